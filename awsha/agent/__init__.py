@@ -1,0 +1,1 @@
+"""Runs: one converge loop a group, intent, journal, health files."""

@@ -1,0 +1,84 @@
+"""The command group. Sub-commands are imported only when they are used: a cold start pays for each import."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from pathlib import Path
+
+import click
+
+from awsha import __version__
+from awsha.core.errors import AwshaError
+
+# command -> (module, attribute, one line of help). The help is here so that `awsha --help` imports nothing else.
+COMMANDS = {
+    "init": ("awsha.cli.config", "init", "Write a first awsha.toml."),
+    "config": ("awsha.cli.config", "config", "Show every effective value and where it came from."),
+    "keepalived": ("awsha.cli.config", "keepalived", "Generate keepalived.conf for one node or for all."),
+    "agent": ("awsha.cli.agent", "agent", "Run the service that moves volumes and addresses."),
+    "converge": ("awsha.cli.agent", "converge", "Converge one group in the foreground, without an agent."),
+    "plan": ("awsha.cli.status", "plan", "Show what would be done for a role; changes nothing."),
+    "status": ("awsha.cli.status", "status", "What VRRP, EC2 and the kernel each say, what waits, and why."),
+    "lab": ("awsha.cli.lab", "lab", "A whole pair on this machine, without an AWS account."),
+}
+
+
+class LazyGroup(click.Group):
+    """A click group that imports a command when it is called or asked for its own help."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        """Names in the order of COMMANDS."""
+        return [*COMMANDS, "notify"]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        """Import and return one command; None when there is no such word."""
+        if cmd_name == "notify":
+            return click.Command("notify", help="keepalived's entry: record a role for a group and wake the agent.")
+        if cmd_name not in COMMANDS:
+            return None
+        module, attribute, _ = COMMANDS[cmd_name]
+        command = getattr(importlib.import_module(module), attribute)
+        assert isinstance(command, click.Command)  # noqa: S101
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        """The list of commands without importing them."""
+        rows = [(name, text) for name, (_, _, text) in COMMANDS.items()]
+        rows.append(("notify", "keepalived's entry: record a role for a group and wake the agent."))
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--config", "config_path", type=click.Path(path_type=Path), envvar="AWSHA_CONFIG",
+    default=Path("/etc/awsha/awsha.toml"), show_default=True, help="The one awsha.toml, the same on every node.",
+)
+@click.version_option(__version__, prog_name="awsha")
+@click.pass_context
+def cli(ctx: click.Context, config_path: Path) -> None:
+    """High availability on AWS for one address, one disk and one service, behind keepalived."""
+    ctx.obj = config_path
+
+
+def main() -> int:
+    """Run the command line; every failure becomes a message with a hint and an exit code."""
+    try:
+        result = cli.main(prog_name="awsha", standalone_mode=False)
+    except AwshaError as error:
+        click.echo(f"awsha: {error.message}", err=True)
+        if error.hint:
+            click.echo(f"  hint: {error.hint}", err=True)
+        return error.exit_code
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("awsha: interrupted", err=True)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    return result if isinstance(result, int) else 0

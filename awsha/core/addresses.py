@@ -1,0 +1,120 @@
+"""What the VIPs need next: on this node's ENI (EC2) and on its interface (kernel), or off both."""
+
+from __future__ import annotations
+
+from awsha.core.fencing import heard_alive
+from awsha.core.model import InstanceFacts, InstanceState, Unknown
+from awsha.core.situation import Code, Draft, Situation
+from awsha.core.steps import AssignAddresses, KernelAddresses, Scope, UnassignAddresses
+
+CONTEST_S = 30.0  # a VIP-only group that lost its address to a running peer asks for it again this late, not in turn
+RESTORE_S = 1.0  # keepalived puts VIPs on the interface before it runs a notify; later than this it will not
+
+
+def on_eni(s: Situation) -> frozenset[str] | Unknown:
+    """The group's VIPs that EC2 says are on this node's ENI."""
+    mine = s.instance(s.me.instance_id)
+    if isinstance(mine, Unknown):
+        return mine
+    return frozenset() if mine is None else mine.addresses & frozenset(s.group.vips)
+
+
+def peer_with(s: Situation, addresses: frozenset[str]) -> str | None:
+    """The name of a running peer whose ENI has one of these addresses, by EC2."""
+    if isinstance(s.cloud.instances, Unknown):
+        return None
+    for instance in s.cloud.instances.values():
+        if instance.id in s.me.peers and instance.state is InstanceState.RUNNING and instance.addresses & addresses:
+            return s.me.peers[instance.id]
+    return None
+
+
+def acquire(draft: Draft, won: bool) -> bool:
+    """Plan what brings the VIPs here. `won`: every volume is held. True when the kernel has them all."""
+    s = draft.s
+    here = on_eni(s)
+    if isinstance(here, Unknown):
+        draft.wait(Code.CLOUD_UNKNOWN, "addresses", f"EC2 does not say where the VIPs are: {here.reason}")
+    elif missing := frozenset(s.group.vips) - here:
+        if won:
+            _assign(draft, missing)
+    elif isinstance(s.cloud.metadata_addresses, frozenset) and not set(s.group.vips) <= s.cloud.metadata_addresses:
+        draft.wait(
+            Code.VIP_NOT_IN_METADATA,
+            "addresses",
+            "EC2's API says that the VIPs are here; instance metadata does not show them yet",
+            Scope.CLOUD,
+        )
+    return _on_interface(draft)
+
+
+def _assign(draft: Draft, missing: frozenset[str]) -> None:
+    """Ask EC2 for the addresses, all in one call. With no volume as the lock, two masters must not take turns."""
+    s = draft.s
+    peer = peer_with(s, missing)
+    if not s.group.volumes and s.memory.had_vips and peer is not None:
+        waited = draft.standing(Code.VIP_CONTESTED, "addresses")
+        if waited < CONTEST_S or heard_alive(s, peer):
+            draft.wait(
+                Code.VIP_CONTESTED,
+                "addresses",
+                f"{peer} took {', '.join(sorted(missing))} while this node is master",
+                Scope.CLOUD,
+                hint="two masters: see whether VRRP passes between the nodes (awsha check)",
+                for_s=CONTEST_S,
+            )
+            return
+    draft.step(AssignAddresses(tuple(sorted(missing))))
+
+
+def _on_interface(draft: Draft) -> bool:
+    """keepalived puts the VIPs there; what somebody else took away (amazon-ec2-net-utils does) is put back."""
+    s = draft.s
+    if isinstance(s.host.vips, Unknown):
+        draft.wait(
+            Code.HOST_UNKNOWN,
+            "addresses",
+            f"the kernel's addresses can't be read: {s.host.vips.reason}",
+            Scope.ADDRESSES,
+        )
+        return False
+    missing = frozenset(s.group.vips) - s.host.vips
+    if not missing:
+        return True
+    names = ", ".join(sorted(missing))
+    waited = draft.wait(
+        Code.VIP_NOT_ON_INTERFACE,
+        "addresses",
+        f"{names} is not on {s.me.interface}",
+        Scope.ADDRESSES,
+        hint="see who removes it: ip monitor address",
+        for_s=RESTORE_S,
+    )
+    if waited >= RESTORE_S:
+        draft.step(KernelAddresses(tuple(sorted(missing)), present=True))
+    return False
+
+
+def release(draft: Draft) -> bool:
+    """Plan what takes the VIPs off this node. True when EC2 says that none is here, and none is left over."""
+    s = draft.s
+    here = on_eni(s)
+    clean = True
+    if isinstance(here, Unknown):
+        draft.wait(Code.CLOUD_UNKNOWN, "addresses", f"EC2 does not say where the VIPs are: {here.reason}", Scope.CLOUD)
+        clean = False
+    elif here:
+        draft.step(UnassignAddresses(tuple(sorted(here))))
+        clean = False
+    if s.host.keepalived_gone_since is not None and isinstance(s.host.vips, frozenset) and s.host.vips:
+        # A killed keepalived leaves its addresses behind; a living one removes them itself.
+        draft.step(KernelAddresses(tuple(sorted(s.host.vips)), present=False))
+        clean = False
+    return clean
+
+
+def other_holder(s: Situation, address: str) -> InstanceFacts | None:
+    """The node's instance that has an address on one of its ENIs, by EC2 (for status)."""
+    if isinstance(s.cloud.instances, Unknown):
+        return None
+    return next((i for i in s.cloud.instances.values() if address in i.addresses), None)

@@ -1,0 +1,87 @@
+"""The second look: what is dangerous is checked again, on facts read just before the act."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from awsha.core.model import Device, DiskFacts, Intent, Mount, Role, Unknown
+from awsha.core.plan import RELEASED
+from awsha.core.steps import (
+    AssignAddresses,
+    Attach,
+    Check,
+    Detach,
+    KernelAddresses,
+    MountVolume,
+    Signal,
+    StartApplication,
+    Step,
+    StopInstance,
+    Unmount,
+    VolumeStep,
+)
+from awsha.core.volumes import FENCED
+
+
+@dataclass(frozen=True, slots=True)
+class Fresh:
+    """Read by the executor just before a step. `intent`: the newest on record. `disk`: of the step's volume."""
+
+    intent: Intent | None
+    marks: frozenset[str]
+    disk: DiskFacts | None
+    holder_heard: bool  # the instance that the step acts against is heard as master right now
+
+
+def refusal(step: Step, fresh: Fresh, planned: Intent | None, me: str) -> str | None:
+    """Why a step must not be carried out after all; None when it may. `planned`: the intent it was planned for."""
+    if _takes(step, me):
+        if fresh.intent is None or fresh.intent.role is not Role.MASTER:
+            return f"this node is no longer master ({fresh.intent.role if fresh.intent else 'no role'})"
+        if fresh.marks & {FENCED, RELEASED}:
+            return f"this node is {', '.join(sorted(fresh.marks & {FENCED, RELEASED}))}"
+        if isinstance(step, StopInstance | Detach) and fresh.holder_heard:
+            return "the holder is heard as master again"
+    if isinstance(step, Detach) and step.instance_id == me:
+        return _detach_own(fresh.disk)
+    if (
+        isinstance(step, Unmount | Signal)
+        and planned != fresh.intent
+        and fresh.intent is not None
+        and fresh.intent.role is Role.MASTER
+    ):
+        return "this node has become master again"
+    if isinstance(step, MountVolume | Check):
+        return _use_device(step, fresh.disk)
+    return None
+
+
+def _takes(step: Step, me: str) -> bool:
+    """Whether the step takes or uses something that only a master may."""
+    if isinstance(step, Detach):
+        return step.instance_id != me
+    if isinstance(step, KernelAddresses):
+        return step.present
+    return isinstance(step, Attach | AssignAddresses | StopInstance | MountVolume | Check | StartApplication)
+
+
+def _detach_own(disk: DiskFacts | None) -> str | None:
+    """A volume is detached from this node only when it is known that nothing of it is mounted."""
+    if disk is None or isinstance(disk.mount, Unknown):
+        return "the mount table can't be read"
+    if (disk.mount is not None and not disk.foreign) or disk.others:
+        where = [m.target for m in (*disk.others, disk.mount) if isinstance(m, Mount)]
+        return f"it is mounted at {', '.join(where)}"
+    return None
+
+
+def _use_device(step: VolumeStep, disk: DiskFacts | None) -> str | None:
+    """A device is checked or mounted only when it carries the volume's serial now and is not mounted."""
+    assert isinstance(step, MountVolume | Check)  # noqa: S101
+    if disk is None or not isinstance(disk.device, Device):
+        return f"no device carries the serial of {step.volume_id}"
+    if (disk.device.path, disk.device.number) != (step.device, step.number):
+        return f"{step.volume_id} is {disk.device.path} now, not {step.device}"
+    if disk.mount is not None or disk.others:
+        return "something is mounted there"
+    return None

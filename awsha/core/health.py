@@ -1,0 +1,41 @@
+"""The verdict for keepalived's track file: may this node be master?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from awsha.core.plan import RELEASED
+from awsha.core.situation import Code, Plan, Situation
+from awsha.core.volumes import FENCED
+
+FAULTS_AT_ONCE = frozenset({Code.READ_ONLY, Code.APPLICATION_FAILED})
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """`ok` False makes keepalived leave mastership (FAULT); `text` says why."""
+
+    ok: bool
+    text: str = ""
+
+
+def verdict(s: Situation, plan: Plan, before: Verdict) -> Verdict:
+    """Judge from the same situation as the plan.
+
+    An EC2 outage alone moves nothing; a master that waits for an operator keeps the verdict it has.
+    """
+    if FENCED in s.host.marks:
+        return Verdict(False, "fenced")
+    if RELEASED in s.host.marks:
+        return Verdict(False, "released by an operator")
+    if plan.goal != "master" or plan.ready:
+        return Verdict(True)
+    for reason in plan.reasons:
+        if reason.code in FAULTS_AT_ONCE:
+            return Verdict(False, reason.text)
+    if plan.blocked or any(r.code is Code.CLOUD_UNKNOWN for r in plan.reasons):
+        return before
+    waited = s.now - s.memory.since.get((Code.NOT_READY, s.group.name), s.now)
+    if waited >= s.group.timeouts.acquire_s:
+        return Verdict(False, f"master for {waited:.0f} s without holding everything")
+    return before

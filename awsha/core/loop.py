@@ -1,0 +1,219 @@
+"""The converge loop without its hands: facts, outcomes and time go in; what to read and what to start comes out.
+
+The agent drives it with threads and real clocks, the simulation with a scheduler and a virtual one. It is level
+triggered and only goes forward: after any outcome it looks again, and it never undoes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from awsha.core import addresses
+from awsha.core.health import Verdict, verdict
+from awsha.core.model import (
+    ApplicationState,
+    CloudFacts,
+    DiskFacts,
+    Heard,
+    HostFacts,
+    Intent,
+    Role,
+    Self,
+    Unknown,
+    VolumeFacts,
+)
+from awsha.core.pacing import cloud_delay, local_delay
+from awsha.core.plan import plan
+from awsha.core.policy import Group
+from awsha.core.situation import HolderList, Memory, Past, Plan, Situation
+from awsha.core.steps import Attach, Detach, ListHolders, Outcome, Scope, Signal, Step
+
+FRESH_S = 5.0  # older facts about EC2 do not permit a step: look first
+RUN_GAP_S = 60.0  # runs of one kind of step closer than this are one series
+LOCAL_FRESH_S = 1.5
+FAULT_HOLD_S = 10.0  # a failed verdict stands at least this long: keepalived must see it
+UNREAD = Unknown("not looked at yet")
+
+
+@dataclass(frozen=True, slots=True)
+class Ambient:
+    """What is always at hand, read from memory or a small local file at every turn."""
+
+    heard: Mapping[str, Heard] = field(default_factory=dict)
+    keepalived_gone_since: float | None = None
+    marks: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What the driver shall do now; the next turn is due at `wake_at` (boottime seconds) if nothing comes first."""
+
+    read: frozenset[Scope]
+    start: tuple[Step, ...]
+    wake_at: float
+    plan: Plan
+    situation: Situation
+    verdict: Verdict
+
+
+class Loop:
+    """One group on one node. Not thread-safe: one driver calls it."""
+
+    def __init__(self, group: Group, me: Self) -> None:
+        self.group = group
+        self.me = me
+        self.intent: Intent | None = None
+        self.cloud = CloudFacts(UNREAD, UNREAD, UNREAD)
+        self.disks: Mapping[str, DiskFacts] = {}
+        self.vips: frozenset[str] | Unknown = UNREAD
+        self.application: ApplicationState | Unknown | None = UNREAD if group.application else None
+        self.memory = Memory()
+        self.verdict = Verdict(True)
+        self._faulted_at: float | None = None
+        self._dirty: set[Scope] = set(Scope)
+        self._reading: dict[Scope, float] = {}  # when the read was asked for
+        self._read_at: dict[Scope, float] = {}  # when the read that gave the facts was asked for
+        self._running: dict[str, Step] = {}
+        self._first_look: float | None = None  # EC2 is not asked before: something was just set going
+        self._cloud_changed_at = float("-inf")  # when a step on EC2 last ended
+
+    # --- what goes in ---
+
+    def set_intent(self, intent: Intent | None) -> None:
+        """The newest recorded intent. A new role forgets what was waited for and looks at everything again."""
+        if intent == self.intent:
+            return
+        if intent is None or self.intent is None or intent.role is not self.intent.role:
+            self.memory = Memory(running=self.memory.running)
+            self._first_look = None
+        self.intent = intent
+        self._dirty.update(Scope)
+
+    def poke(self, *scopes: Scope) -> None:
+        """Something happened (a kernel event, a wake-up): these facts may be old."""
+        self._dirty.update(scopes)
+
+    def read(self, scope: Scope, value: object, now: float) -> None:
+        """The answer to a read that a turn asked for. A read asked for before a step ended says nothing after it."""
+        asked_at = self._reading.pop(scope, now)
+        if scope is Scope.CLOUD and asked_at < self._cloud_changed_at:
+            if self._first_look is None:
+                self._dirty.add(scope)
+            return
+        self._read_at[scope] = asked_at
+        if scope is Scope.CLOUD and isinstance(value, CloudFacts):
+            self.cloud = value
+            here = addresses.on_eni(self._situation(now, 0.0, Ambient()))
+            if isinstance(here, frozenset) and here and self.intent is not None and self.intent.role is Role.MASTER:
+                self.memory = replace(self.memory, had_vips=True)
+        elif scope is Scope.DISKS and isinstance(value, Mapping):
+            self.disks = value
+        elif scope is Scope.ADDRESSES and isinstance(value, frozenset | Unknown):
+            self.vips = value
+        elif scope is Scope.APPLICATION:
+            self.application = value if isinstance(value, ApplicationState | Unknown) else None
+
+    def finished(self, step: Step, outcome: Outcome, now: float) -> None:
+        """A step ended. Whatever it says, the facts that it touches are looked at again."""
+        self._running.pop(step.resource, None)
+        key = (type(step).__name__, step.resource)
+        before = self.memory.past.get(key)
+        runs = before.runs + 1 if before is not None and now - before.at < RUN_GAP_S else 1
+        past = Past(step, now, outcome.ok, runs, outcome.failure, outcome.text, outcome.hint)
+        memory = replace(self.memory, past={**self.memory.past, key: past}, running=frozenset(self._running))
+        if isinstance(step, ListHolders) and isinstance(outcome.learned, tuple):
+            memory = replace(memory, holders={**memory.holders, step.volume_id: HolderList(now, outcome.learned)})
+        if isinstance(step, Signal) and not step.kill and step.volume_id not in memory.term_sent:
+            memory = replace(memory, term_sent={**memory.term_sent, step.volume_id: now})
+        self.memory = memory
+        if Scope.CLOUD in step.touches:
+            self._cloud_changed_at = now
+        if isinstance(step, Attach | Detach) and outcome.ok and isinstance(outcome.learned, VolumeFacts):
+            self._learn(outcome.learned)
+            self._dirty.update(step.touches - {Scope.CLOUD})
+            self._first_look = now + 0.8  # nothing comes of an attach or detach sooner
+        elif outcome.ok and step.touches == {Scope.CLOUD}:
+            self._first_look = min(self._first_look or now + 0.8, now + 0.8)
+            self._read_at[Scope.CLOUD] = max(self._read_at.get(Scope.CLOUD, now), now - FRESH_S / 2)
+        else:
+            self._dirty.update(step.touches)
+        for scope in step.touches:
+            if scope in self._reading and scope is not Scope.CLOUD:
+                self._dirty.add(scope)  # that read began before the step ended
+
+    def _learn(self, facts: VolumeFacts) -> None:
+        """EC2's own reply to AttachVolume or DetachVolume is a fact about the volume."""
+        if not isinstance(self.cloud.volumes, Unknown):
+            self.cloud = replace(self.cloud, volumes={**self.cloud.volumes, facts.id: facts})
+
+    # --- what comes out ---
+
+    def turn(self, now: float, wall: float, ambient: Ambient) -> Turn:
+        """Decide at this moment. The reads and steps in the answer count as under way from here on."""
+        situation = self._situation(now, wall, ambient)
+        decided = plan(situation)
+        start = tuple(step for step in decided.steps if self._fresh_for(step, now))
+        for step in start:
+            self._running[step.resource] = step
+        since = {key: self.memory.since.get(key, now) for key in decided.standing}
+        self.memory = replace(self.memory, since=since, running=frozenset(self._running))
+        self._judge(situation, decided, now)
+        due = self._next_reads(decided, now)
+        read = frozenset(scope for scope, at in due.items() if at <= now and scope not in self._reading)
+        for scope in read:
+            self._reading[scope] = now
+            self._dirty.discard(scope)
+        wake = [at for scope, at in due.items() if scope not in self._reading]
+        wake += [r.until for r in decided.reasons if r.until is not None and r.until > now]
+        return Turn(read, start, min(wake, default=now + 1.0), decided, situation, self.verdict)
+
+    @property
+    def running(self) -> tuple[Step, ...]:
+        """Steps under way."""
+        return tuple(self._running.values())
+
+    def _situation(self, now: float, wall: float, ambient: Ambient) -> Situation:
+        host = HostFacts(
+            self.disks, self.vips, self.application, ambient.heard, ambient.keepalived_gone_since, ambient.marks
+        )
+        return Situation(self.group, self.me, self.intent, self.cloud, host, now, wall, self.memory)
+
+    def _fresh_for(self, step: Step, now: float) -> bool:
+        """Whether everything that the step relies on was read since it last changed, and lately."""
+        fresh = True
+        for scope in step.needs:
+            limit = FRESH_S if scope is Scope.CLOUD else LOCAL_FRESH_S
+            if scope in self._dirty or now - self._read_at.get(scope, float("-inf")) > limit:
+                if scope not in self._reading:
+                    self._dirty.add(scope)
+                fresh = False
+        return fresh
+
+    def _judge(self, situation: Situation, decided: Plan, now: float) -> None:
+        """Keep a failed verdict long enough for keepalived to see it."""
+        judged = verdict(situation, decided, self.verdict)
+        if not judged.ok and self.verdict.ok:
+            self._faulted_at = now
+        if judged.ok and not self.verdict.ok and self._faulted_at is not None and now - self._faulted_at < FAULT_HOLD_S:
+            return
+        self.verdict = judged
+
+    def _next_reads(self, decided: Plan, now: float) -> dict[Scope, float]:
+        """When each kind of fact is to be read next."""
+        due: dict[Scope, float] = {}
+        for scope in Scope:
+            if scope is Scope.APPLICATION and self.group.application is None:
+                continue
+            if scope in self._dirty:
+                due[scope] = now
+                continue
+            last = self._read_at.get(scope, float("-inf"))
+            if scope is Scope.CLOUD:
+                at = last + cloud_delay(decided.reasons, decided.done, self.memory, now)
+                due[scope] = max(at, self._first_look) if self._first_look is not None else at
+            else:
+                due[scope] = last + local_delay(scope, decided.reasons)
+        if Scope.CLOUD in due and self._first_look is not None and now >= self._first_look:
+            self._first_look = None
+        return due

@@ -1,0 +1,161 @@
+"""When a planned step may start, and when to look again. A wait only looks; nothing sleeps for a fixed time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from awsha.core.situation import Code, Memory, Past, Reason
+from awsha.core.steps import (
+    ApplicationStep,
+    AssignAddresses,
+    Attach,
+    Detach,
+    Failure,
+    KernelAddresses,
+    ListHolders,
+    Scope,
+    Signal,
+    Step,
+    StopInstance,
+    TagReleasing,
+    UnassignAddresses,
+    Unmount,
+)
+
+SETTLE_S = 5.0  # EC2's views lag: the same call is not repeated sooner after it succeeded
+STEADY_S = 60.0  # a periodic look when nothing waits: events can be missed
+BLOCKED_S = 5.0  # EC2 is asked this often when only somebody else can help
+LOCAL_STEADY_S = 1.0
+APPLICATION_STEADY_S = 5.0
+DEVICE_LOOK_S = 0.02
+LOCAL_LOOK_S = 0.1
+DENIED_RETRY_S = 30.0
+CLOUD_STEPS = (Attach, Detach, StopInstance, TagReleasing, AssignAddresses, UnassignAddresses)
+
+
+def look_delay(waited_s: float) -> float:
+    """Seconds until EC2 is asked again about something under way for `waited_s` seconds.
+
+    First at 0.8 s, every 0.25 s to 5 s, every 0.5 s to 15 s, every 1 s after: about 0.2 s added on average, where
+    botocore's own waiters add up to 15 s.
+    """
+    if waited_s < 0.8:
+        return 0.8 - waited_s
+    if waited_s < 5:
+        return 0.25
+    return 0.5 if waited_s < 15 else 1.0
+
+
+def retry_delay(past: Past) -> float:
+    """Seconds after a failure before the same step is tried again; doubling from 0.25 s to 5 s."""
+    if past.failure is Failure.DENIED:
+        return DENIED_RETRY_S
+    if past.failure in (Failure.REFUSED, Failure.NAME_TAKEN):
+        return 0.1
+    return float(min(0.25 * 2 ** min(past.runs - 1, 10), 5.0))
+
+
+def _held_back(step: Step, past: Past | None, now: float) -> Reason | None:
+    """Why a step must not start yet, from how its kind ended last on the same resource."""
+    if past is None:
+        return None
+    if past.ok:
+        repeats = isinstance(step, CLOUD_STEPS) and past.step == step
+        if repeats and now - past.at < SETTLE_S:
+            return Reason(
+                Code.SETTLING,
+                step.resource,
+                f"EC2 accepted {describe(step)}; its views do not show it yet",
+                watch=frozenset({Scope.CLOUD}),
+                until=past.at + SETTLE_S,
+            )
+        return None
+    if isinstance(step, ListHolders | Signal) or (
+        isinstance(step, Unmount) and past.failure is Failure.BUSY and past.runs < 3
+    ):
+        return None
+    until = past.at + retry_delay(past)
+    if now >= until:
+        return None
+    code = Code.DENIED if past.failure is Failure.DENIED else Code.RETRY
+    return Reason(
+        code,
+        step.resource,
+        f"{describe(step)} failed: {past.text}",
+        past.hint,
+        past.failure is Failure.DENIED,
+        until=until,
+    )
+
+
+def pace(steps: Iterable[Step], memory: Memory, now: float) -> tuple[tuple[Step, ...], tuple[Reason, ...]]:
+    """Split planned steps into those that may start now, and reasons for those that may not."""
+    start: list[Step] = []
+    reasons: list[Reason] = []
+    taken = set(memory.running)
+    for step in steps:
+        if step.resource in taken:
+            reasons.append(Reason(Code.RUNNING, step.resource, f"waits for the step under way on {step.resource}"))
+            continue
+        held = _held_back(step, memory.past.get((type(step).__name__, step.resource)), now)
+        if held is not None:
+            reasons.append(held)
+            continue
+        taken.add(step.resource)
+        start.append(step)
+    return tuple(start), tuple(reasons)
+
+
+def cloud_delay(reasons: Iterable[Reason], done: bool, since: Memory, now: float) -> float:
+    """Seconds from the last look at EC2 to the next."""
+    watched = [r for r in reasons if Scope.CLOUD in r.watch]
+    delays = [BLOCKED_S if r.blocked else look_delay(now - since.since.get((r.code, r.subject), now)) for r in watched]
+    if delays:
+        return min(delays)
+    return STEADY_S if done else BLOCKED_S
+
+
+def local_delay(scope: Scope, reasons: Iterable[Reason]) -> float:
+    """Seconds from the last look at one kind of local facts to the next. Kernel events come on top."""
+    codes = {r.code for r in reasons if scope in r.watch}
+    if scope is Scope.DISKS:
+        if codes & {Code.DEVICE, Code.ATTACHING}:
+            return DEVICE_LOOK_S
+        return LOCAL_LOOK_S if codes else LOCAL_STEADY_S
+    if codes:
+        return LOCAL_LOOK_S
+    return APPLICATION_STEADY_S if scope is Scope.APPLICATION else LOCAL_STEADY_S
+
+
+WORDS = {
+    "TagReleasing": "telling the peer of the release",
+    "ClearReleasing": "clearing the releasing tag",
+    "Attach": "attach",
+    "Detach": "detach",
+    "StopInstance": "stop-instance",
+    "Check": "file system check",
+    "MountVolume": "mount",
+    "Unmount": "unmount",
+    "ListHolders": "looking for open files",
+    "Signal": "signal to holders",
+    "AssignAddresses": "assign addresses",
+    "UnassignAddresses": "unassign addresses",
+    "KernelAddresses": "interface addresses",
+    "StartApplication": "application start",
+    "StopApplication": "application stop",
+    "SetMark": "mark",
+}
+
+
+def describe(step: Step) -> str:
+    """A step in a few words, for people."""
+    name = WORDS[type(step).__name__]
+    if isinstance(step, Detach) and step.force:
+        name = "forced detach"
+    if isinstance(step, Unmount) and step.lazy:
+        name = "lazy unmount"
+    if isinstance(step, Signal):
+        name = f"{'SIGKILL' if step.kill else 'SIGTERM'} to holders"
+    if isinstance(step, AssignAddresses | UnassignAddresses | KernelAddresses):
+        return f"{name} ({', '.join(step.addresses)})"
+    return name if isinstance(step, ApplicationStep) else f"{name} ({step.resource})"

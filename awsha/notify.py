@@ -1,0 +1,153 @@
+"""keepalived's entry: record the role for a group, wake the agent, exit. Standard library only, little of it.
+
+keepalived runs notify scripts side by side, in no order, with umask 0177, and ends notify_stop after a second
+(keepalived.conf(5); measured with 2.2.7). So nothing is done here but to write down what was said, ordered by the
+fork of this process, which is in the order of keepalived's events.
+
+An intent is a file of its own, RUN/intent/GROUP/TICKS-PID: no lock, and a late older script cannot override a newer
+one, whatever the order of the writes. Its content is one line:
+
+    ROLE BOOT_ID RECORDED_AT KEEPALIVED_PID KEEPALIVED_START_TICKS      (0 0: not started by keepalived)
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import time
+
+# What keepalived says -> what awsha records. MASTER_RX_LOWER_PRI comes at the end of a split brain: still master, look.
+ROLES = {
+    "master": "master",
+    "backup": "backup",
+    "fault": "fault",
+    "stop": "stop",
+    "deleted": "stop",
+    "master_rx_lower_pri": "master",
+}
+WAKE_TIMEOUT_S = 0.3  # keepalived gives notify_stop one second in all
+
+
+def run_dir() -> str:
+    """The directory of runtime files (DESIGN section 5)."""
+    return os.environ.get("AWSHA_RUN_DIR") or "/run/awsha"
+
+
+def start_ticks(pid: int | str) -> int:
+    """Start time of a process in clock ticks since boot: field 22 of /proc/PID/stat (proc(5))."""
+    with open(f"/proc/{pid}/stat", "rb") as file:  # noqa: PTH123  pathlib costs a millisecond here
+        return int(file.read().rpartition(b")")[2].split()[19])
+
+
+def _keepalived() -> tuple[int, int]:
+    """(pid, start ticks) of the keepalived process that started this one; (0, 0) when somebody else did."""
+    parent = os.getppid()
+    try:
+        with open(f"/proc/{parent}/comm", "rb") as file:  # noqa: PTH123
+            if file.read().strip() == b"keepalived":
+                return parent, start_ticks(parent)
+    except OSError:
+        pass
+    return 0, 0
+
+
+def record(role: str, group: str) -> None:
+    """Write the intent of this process for one group, atomically; remove the ones that it makes obsolete."""
+    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:  # noqa: PTH123
+        boot_id = file.read().strip()
+    pid, ticks = os.getpid(), start_ticks("self")
+    keepalived, keepalived_ticks = _keepalived()
+    now = time.clock_gettime(time.CLOCK_BOOTTIME)
+    folder = f"{run_dir()}/intent/{group}"
+    os.makedirs(folder, mode=0o700, exist_ok=True)  # noqa: PTH103
+    name = f"{ticks:016d}-{pid:08d}"
+    temporary = f"{folder}/.{name}"
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+    try:
+        os.write(descriptor, f"{role} {boot_id} {now:.6f} {keepalived} {keepalived_ticks}\n".encode())
+    finally:
+        os.close(descriptor)
+    os.rename(temporary, f"{folder}/{name}")  # noqa: PTH104
+    newest = max(entry for entry in os.listdir(folder) if entry[0] != ".")  # noqa: PTH208
+    for entry in os.listdir(folder):  # noqa: PTH208
+        if entry < newest and entry[0] != ".":
+            try:
+                os.unlink(f"{folder}/{entry}")  # noqa: PTH108
+            except FileNotFoundError:
+                pass  # another notify was quicker
+
+
+def wake(group: str, timeout_s: float = WAKE_TIMEOUT_S) -> bool:
+    """Tell the agent to look at a group now. False when no agent answered in time."""
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
+            connection.settimeout(timeout_s)
+            connection.connect(f"{run_dir()}/agent.sock")
+            connection.send(f"wake {group}".encode())
+            return connection.recv(64) == b"ok"
+    except OSError:
+        return False
+
+
+def _known_group(group: str) -> bool:
+    """Whether the configuration has this group: by the agent's list, else by reading awsha.toml."""
+    if not group or "/" in group or group[0] == ".":
+        return False
+    if os.path.isdir(f"{run_dir()}/groups/{group}"):  # noqa: PTH112
+        return True
+    import tomllib
+
+    path = os.environ.get("AWSHA_CONFIG") or "/etc/awsha/awsha.toml"
+    try:
+        with open(path, "rb") as file:  # noqa: PTH123
+            groups = tomllib.load(file).get("group", [])
+    except (OSError, ValueError) as error:
+        _complain(f"can't read {path}: {error}")
+        return False
+    return any(isinstance(entry, dict) and entry.get("name") == group for entry in groups)
+
+
+def _complain(text: str) -> None:
+    """To the system log, and to a terminal if there is one (keepalived gives /dev/null)."""
+    import syslog
+
+    syslog.openlog("awsha-notify", syslog.LOG_PID, syslog.LOG_DAEMON)
+    syslog.syslog(syslog.LOG_ERR, text)
+    os.write(2, f"awsha notify: {text}\n".encode())
+
+
+def start_converge(group: str) -> None:
+    """Start `awsha converge GROUP` in a session of its own, so that it outlives keepalived's process group."""
+    log = f"{run_dir()}/converge-{group}.log"
+    arguments = [sys.executable, "-m", "awsha", "converge", group]
+    actions = [
+        (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
+        (os.POSIX_SPAWN_OPEN, 1, log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600),
+        (os.POSIX_SPAWN_DUP2, 1, 2),
+    ]
+    os.posix_spawn(sys.executable, arguments, os.environ, file_actions=actions, setsid=True)
+
+
+def main(argv: list[str]) -> int:
+    """`awsha notify ROLE GROUP [words that keepalived appends]`. Returns 0, or 1 when nothing was recorded."""
+    os.umask(0o077)
+    if argv[:1] in (["-h"], ["--help"]):
+        os.write(1, b"Usage: awsha notify ROLE GROUP\n\n  ROLE: " + ", ".join(ROLES).encode() + b"\n")
+        return 0
+    role = ROLES.get(argv[0].lower()) if argv else None
+    if role is None or len(argv) < 2:
+        _complain(f"expected ROLE GROUP, got {argv!r}; ROLE is one of {', '.join(ROLES)}. Nothing was recorded")
+        return 1
+    group = argv[1]
+    if not _known_group(group):
+        _complain(f"the configuration has no group {group!r}. Nothing was recorded; see: awsha config show")
+        return 1
+    try:
+        record(role, group)
+    except OSError as error:
+        _complain(f"can't record {role} for {group}: {error}")
+        return 1
+    if not wake(group):
+        start_converge(group)
+    return 0
