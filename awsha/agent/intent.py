@@ -6,7 +6,7 @@ from pathlib import Path
 
 from awsha.agent.paths import run_dir
 from awsha.core.model import Intent, Role
-from awsha.host.proc import boot_id
+from awsha.host.clock import boot_id
 
 NAME_PARTS = 2
 LINE_WORDS = 5

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from awsha.agent.paths import private_dir, run_dir, write_atomically
-from awsha.host.proc import boot_id
+from awsha.host.clock import boot_id
 
 
 class Marks:

@@ -5,15 +5,22 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from awsha.config import paths
+
 
 def run_dir() -> Path:
-    """Runtime files, gone at a reboot (AWSHA_RUN_DIR moves them)."""
-    return Path(os.environ.get("AWSHA_RUN_DIR") or "/run/awsha")
+    """Runtime files, gone at a reboot."""
+    return Path(paths.run_dir(os.environ))
 
 
 def state_dir() -> Path:
-    """History (AWSHA_STATE_DIR moves it)."""
-    return Path(os.environ.get("AWSHA_STATE_DIR") or "/var/lib/awsha")
+    """History."""
+    return Path(paths.state_dir(os.environ))
+
+
+def health_file(group: str) -> Path:
+    """The file that keepalived tracks for a group."""
+    return Path(paths.health_file(paths.run_dir(os.environ), group))
 
 
 def private_dir(path: Path) -> Path:

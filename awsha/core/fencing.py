@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from awsha.core.model import Attachment, AttachmentState, InstanceFacts, InstanceState, Unknown, VolumeFacts
+from awsha.core.model import Attachment, AttachmentState, Heard, InstanceFacts, InstanceState, Unknown, VolumeFacts
 from awsha.core.policy import Fence
 from awsha.core.situation import Code, Draft, Situation
 from awsha.core.steps import Detach, Scope, StopInstance
@@ -12,11 +12,16 @@ GOING = frozenset({InstanceState.STOPPING, InstanceState.SHUTTING_DOWN})
 LEAVING = frozenset({AttachmentState.DETACHING, AttachmentState.BUSY})
 
 
+def alive(heard: Heard, now: float, advert_int: float) -> bool:
+    """Whether a last advert still speaks for its sender: it did not resign (priority 0), and VRRP's own patience
+    (3 intervals, RFC 5798 6.1) is not over."""
+    return heard.priority > 0 and now - heard.at < 3 * advert_int
+
+
 def heard_alive(s: Situation, node: str) -> bool:
-    """Whether `node` is master by its own adverts: one came within VRRP's own patience (3 intervals, RFC 5798 6.1)
-    and it did not resign since (priority 0)."""
+    """Whether `node` is master by its own adverts."""
     heard = s.host.heard.get(node)
-    return heard is not None and heard.priority > 0 and s.now - heard.at < 3 * s.group.advert_int
+    return heard is not None and alive(heard, s.now, s.group.advert_int)
 
 
 def releasing(s: Situation, facts: VolumeFacts, node: str) -> bool:

@@ -104,7 +104,7 @@ class Loop:
         self._read_at[scope] = asked_at
         if scope is Scope.CLOUD and isinstance(value, CloudFacts):
             self.cloud = value
-            here = addresses.on_eni(self._situation(now, 0.0, Ambient()))
+            here = addresses.on_eni(self.situation(now, 0.0, Ambient()))
             if isinstance(here, frozenset) and here and self.intent is not None and self.intent.role is Role.MASTER:
                 self.memory = replace(self.memory, had_vips=True)
         elif scope is Scope.DISKS and isinstance(value, Mapping):
@@ -142,16 +142,21 @@ class Loop:
             if scope in self._reading and scope is not Scope.CLOUD:
                 self._dirty.add(scope)  # that read began before the step ended
 
-    def _learn(self, facts: VolumeFacts) -> None:
-        """EC2's own reply to AttachVolume or DetachVolume is a fact about the volume."""
-        if not isinstance(self.cloud.volumes, Unknown):
-            self.cloud = replace(self.cloud, volumes={**self.cloud.volumes, facts.id: facts})
+    def _learn(self, told: VolumeFacts) -> None:
+        """EC2's own reply to AttachVolume or DetachVolume is a fact about that attachment, and about nothing else."""
+        if isinstance(self.cloud.volumes, Unknown):
+            return
+        before = self.cloud.volumes.get(told.id, told)
+        named = {a.instance_id for a in told.attachments}
+        attachments = (*(a for a in before.attachments if a.instance_id not in named), *told.attachments)
+        merged = replace(before, state=told.state, attachments=attachments)
+        self.cloud = replace(self.cloud, volumes={**self.cloud.volumes, told.id: merged})
 
     # --- what comes out ---
 
     def turn(self, now: float, wall: float, ambient: Ambient) -> Turn:
         """Decide at this moment. The reads and steps in the answer count as under way from here on."""
-        situation = self._situation(now, wall, ambient)
+        situation = self.situation(now, wall, ambient)
         decided = plan(situation)
         start = tuple(step for step in decided.steps if self._fresh_for(step, now))
         for step in start:
@@ -173,7 +178,8 @@ class Loop:
         """Steps under way."""
         return tuple(self._running.values())
 
-    def _situation(self, now: float, wall: float, ambient: Ambient) -> Situation:
+    def situation(self, now: float, wall: float, ambient: Ambient) -> Situation:
+        """Everything that is known at this moment."""
         host = HostFacts(
             self.disks, self.vips, self.application, ambient.heard, ambient.keepalived_gone_since, ambient.marks
         )

@@ -60,6 +60,11 @@ class VolumeStep(Step):
         """One step a volume at a time."""
         return self.volume_id
 
+    @property
+    def needs_disk(self) -> bool:
+        """Whether its guard must see the volume's device and mounts as they are now."""
+        return Scope.DISKS in self.needs
+
 
 @dataclass(frozen=True, slots=True)
 class TagReleasing(VolumeStep):

@@ -329,7 +329,8 @@ def release(draft: Draft, volume: Volume, application_stopped: bool) -> bool:
     disk, facts = s.disk(vid), s.volume(vid)
     mine = s.mine(facts) if isinstance(facts, VolumeFacts) else None
     mounts = _own_mounts(disk)
-    if mounts and mine is not None and mine.state is AttachmentState.ATTACHED and isinstance(facts, VolumeFacts):
+    if mounts and not disk.stale and mine is not None and isinstance(facts, VolumeFacts):
+        # a node that has lost its disk releases nothing that the peer could wait for
         _tell_peer(draft, facts)
     if isinstance(disk.mount, Unknown):
         draft.wait(Code.HOST_UNKNOWN, vid, f"the mount table can't be read: {disk.mount.reason}", Scope.DISKS)

@@ -59,7 +59,9 @@ def volume(*holders: tuple[str, str], state: VolumeState | None = None, vid: str
     return VolumeFacts(vid, state or (VolumeState.IN_USE if holders else VolumeState.AVAILABLE), attachments, **more)
 
 
-def instances(a: frozenset[str] = frozenset(), b: frozenset[str] = frozenset(), b_state: str = "running") -> dict[str, InstanceFacts]:
+def instances(
+    a: frozenset[str] = frozenset(), b: frozenset[str] = frozenset(), b_state: str = "running"
+) -> dict[str, InstanceFacts]:
     """Both nodes' instances with the VIPs that are on their ENIs."""
     return {
         A: InstanceFacts(A, InstanceState.RUNNING, frozenset({"10.0.0.10"}) | a),
@@ -71,7 +73,10 @@ def cloud(facts: VolumeFacts | None = None, vip_on: str = "", b_state: str = "ru
     """What EC2 says, with the VIP on "a", "b" or nobody's ENI."""
     facts = facts or volume()
     vip = frozenset({VIP})
-    return CloudFacts({facts.id: facts}, instances(vip if vip_on == "a" else frozenset(), vip if vip_on == "b" else frozenset(), b_state))
+    return CloudFacts(
+        {facts.id: facts},
+        instances(vip if vip_on == "a" else frozenset(), vip if vip_on == "b" else frozenset(), b_state),
+    )
 
 
 def host(disk: DiskFacts = ABSENT, *, vip: bool = True, app: Any = ApplicationState.STOPPED, **more: Any) -> HostFacts:

@@ -123,7 +123,10 @@ def test_the_application_starts_when_file_systems_and_kernel_vips_are_there():
 
 
 def test_the_application_does_not_wait_for_ec2s_view_of_the_vip():
-    assert kinds(situation(cloud=cloud(volume((A, "attached"))), host=host(MOUNTED))) == ["AssignAddresses", "StartApplication"]
+    assert kinds(situation(cloud=cloud(volume((A, "attached"))), host=host(MOUNTED))) == [
+        "AssignAddresses",
+        "StartApplication",
+    ]
 
 
 def test_a_goal_that_is_reached_plans_nothing():

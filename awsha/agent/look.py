@@ -1,0 +1,83 @@
+"""One look at a group, outside the loop: observe, and decide without doing. For status and plan; changes nothing."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
+
+from awsha.agent import ask
+from awsha.agent import intent as intents
+from awsha.agent.assembly import Node
+from awsha.agent.keepalived import KeepalivedWatch
+from awsha.agent.paths import health_file
+from awsha.agent.report import group_report, severity
+from awsha.core.health import Verdict, verdict
+from awsha.core.loop import Ambient, Loop
+from awsha.core.model import Intent, Role
+from awsha.core.plan import plan
+from awsha.core.policy import Group
+from awsha.core.situation import Plan, Situation
+from awsha.core.steps import Scope
+from awsha.host.clock import boot_id, boottime
+
+SECONDS = 8.0  # all reads side by side, at most
+
+
+def situation(node: Node, group: Group, role: Role | None = None) -> Situation:
+    """Observe one group. `role`: as if keepalived had said this; default: what it said last."""
+    hands = node.executor(group)
+    loop = node.loop(group)
+    intent = intents.newest(group.name)
+    if role is not None:
+        intent = Intent(role, intent.order if intent else (0, 0), boot_id(), boottime())
+    loop.set_intent(intent)
+    with ThreadPoolExecutor(len(Scope)) as pool:
+        reads = {scope: pool.submit(hands.observer.read, scope) for scope in Scope}
+        for scope, read in reads.items():
+            loop.read(scope, read.result(timeout=SECONDS), boottime())
+    gone = KeepalivedWatch().gone_since(intent.keepalived) if intent else None
+    return _assembled(loop, Ambient(hands.hearing.heard(group), gone, hands.marks.all()))
+
+
+def _assembled(loop: Loop, ambient: Ambient) -> Situation:
+    return loop.situation(boottime(), time.time(), ambient)
+
+
+def decide(s: Situation) -> Plan:
+    """What would be started now."""
+    return plan(s)
+
+
+def report(node: Node, groups: list[Group]) -> dict[str, Any]:
+    """The status of this node: facts observed now, and what only the agent's loop knows (since when, what runs)."""
+    agent = ask.report()
+    found = []
+    for group in groups:
+        s = situation(node, group)
+        decided = plan(s)
+        told = group_report(s, decided, _health(group, s, decided))
+        if agent is not None and (of_agent := agent.get(group.name)) is not None:
+            told |= {
+                key: of_agent[key] for key in ("waiting", "blocked", "running", "converged", "goal", "serving", "peers")
+            }
+        found.append(told | {"severity": severity(told)})
+    unresolved = sorted({place.unresolved for place in node.places.values() if place.unresolved})
+    return {
+        "node": node.name,
+        "observed_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "agent": agent is not None,
+        "unknown": unresolved,
+        "groups": found,
+    }
+
+
+def _health(group: Group, s: Situation, decided: Plan) -> Verdict:
+    """What keepalived is told now: by its file; by judging when there is none."""
+    try:
+        failed = health_file(group.name).read_text(encoding="ascii").strip() not in ("", "0")
+    except (OSError, ValueError):
+        failed = False
+    judged = verdict(s, decided, Verdict(True))
+    return judged if not failed or not judged.ok else replace(judged, ok=False, text="held out of mastership for now")

@@ -1,0 +1,140 @@
+"""What the loop knows, as plain data: for the agent's socket, for `status --json`, and for the terminal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from awsha.core.addresses import other_holder
+from awsha.core.health import Verdict
+from awsha.core.model import ApplicationState, DiskFacts, Unknown, VolumeFacts
+from awsha.core.pacing import describe
+from awsha.core.policy import Volume
+from awsha.core.situation import Plan, Reason, Situation
+from awsha.core.steps import Step
+from awsha.core.volumes import FENCED, mounted_live
+
+UNKNOWN = "unknown"
+
+
+def group_report(s: Situation, plan: Plan, verdict: Verdict, running: tuple[Step, ...] = ()) -> dict[str, Any]:
+    """One group: what VRRP, EC2 and the kernel each say, what is under way, what waits and why (DESIGN section 5)."""
+    application = s.host.application
+    return {
+        "name": s.group.name,
+        "vrrp_role": s.intent.role.value if s.intent else None,
+        "goal": plan.goal,
+        "converged": plan.done,
+        "serving": plan.goal == "master" and plan.ready,
+        "running": [describe(step) for step in running],
+        "waiting": [_reason(r, s) for r in plan.waiting],
+        "blocked": [_reason(r, s) for r in plan.blocked],
+        "vips": [_vip(s, address) for address in s.group.vips],
+        "volumes": [_volume(s, v) for v in s.group.volumes],
+        "application": UNKNOWN if isinstance(application, Unknown) else application.value if application else None,
+        "fenced": FENCED in s.host.marks,
+        "health": {"ok": verdict.ok, "text": verdict.text},
+        "peers": [_peer(s, instance_id, name) for instance_id, name in s.me.peers.items()],
+        "keepalived": _keepalived(s),
+    }
+
+
+def _keepalived(s: Situation) -> str:
+    if s.intent is None or s.intent.keepalived is None:
+        return UNKNOWN
+    return "running" if s.host.keepalived_gone_since is None else "gone"
+
+
+def _reason(r: Reason, s: Situation) -> dict[str, Any]:
+    since = s.memory.since.get((r.code, r.subject))
+    return {
+        "code": r.code.value,
+        "subject": r.subject,
+        "text": r.text,
+        "hint": r.hint,
+        "for_s": None if since is None else round(s.now - since, 1),
+        "until_s": None if r.until is None else round(max(r.until - s.now, 0.0), 1),
+    }
+
+
+def _vip(s: Situation, address: str) -> dict[str, Any]:
+    holder = other_holder(s, address)
+    cloud_unknown = isinstance(s.cloud.instances, Unknown)
+    metadata = s.cloud.metadata_addresses
+    return {
+        "address": address,
+        "kernel": None if isinstance(s.host.vips, Unknown) else address in s.host.vips,
+        "ec2_instance": UNKNOWN if cloud_unknown else holder.id if holder else None,
+        "ec2_node": UNKNOWN if cloud_unknown else _node_name(s, holder.id) if holder else None,
+        "metadata": None if isinstance(metadata, Unknown) else address in metadata,
+    }
+
+
+def _node_name(s: Situation, instance_id: str) -> str | None:
+    return s.me.name if instance_id == s.me.instance_id else s.me.peers.get(instance_id)
+
+
+def _volume(s: Situation, volume: Volume) -> dict[str, Any]:
+    vid = volume.id or ""
+    facts, disk = s.volume(vid), s.disk(vid)
+    seen = facts if isinstance(facts, VolumeFacts) else None
+    absent = UNKNOWN if isinstance(facts, Unknown) else "missing"
+    return {
+        "id": vid,
+        "state": seen.state.value if seen else absent,
+        "attached_to": _holder(facts),
+        "attachments": [
+            {
+                "instance": a.instance_id,
+                "node": _node_name(s, a.instance_id),
+                "state": a.state.value,
+                "device": a.device,
+            }
+            for a in (seen.attachments if seen else ())
+        ],
+        "releasing": seen.releasing.node if seen and seen.releasing else None,
+        "device": UNKNOWN if isinstance(disk.device, Unknown) else disk.device.path if disk.device else None,
+        "mount": volume.mount,
+        "mounted": _mounted(disk),
+    }
+
+
+def _holder(facts: VolumeFacts | Unknown | None) -> str | None:
+    """The instance that holds a volume; several, which is an error, are all named."""
+    if isinstance(facts, Unknown):
+        return UNKNOWN
+    return ", ".join(a.instance_id for a in facts.attachments) or None if facts else None
+
+
+def _mounted(disk: DiskFacts) -> bool | None:
+    return None if isinstance(disk.mount, Unknown) else mounted_live(disk)
+
+
+def _peer(s: Situation, instance_id: str, name: str) -> dict[str, Any]:
+    heard, instance = s.host.heard.get(name), s.instance(instance_id)
+    recent = heard is not None and heard.at > 0
+    return {
+        "name": name,
+        "instance": instance_id,
+        "state": UNKNOWN if isinstance(instance, Unknown) else instance.state.value if instance else "missing",
+        "heard_s_ago": round(s.now - heard.at, 1) if heard and recent else None,
+        "heard_priority": heard.priority if heard and recent else None,
+        "ever_heard": heard is not None,
+    }
+
+
+def severity(group: dict[str, Any]) -> int:
+    """Exit code of `awsha status` for one group: 0 OK, 1 warning, 2 critical, 3 unknown (monitoring plugins)."""
+    if group["fenced"] or group["blocked"] or not group["health"]["ok"]:
+        return 2
+    if _has_unknown(group) or group["vrrp_role"] is None:
+        return 3
+    return 0 if group["converged"] and group["application"] != ApplicationState.FAILED else 1
+
+
+def _has_unknown(group: dict[str, Any]) -> bool:
+    volumes, vips = group["volumes"], group["vips"]
+    return (
+        any(v["state"] == UNKNOWN or v["device"] == UNKNOWN or v["mounted"] is None for v in volumes)
+        or any(v["kernel"] is None or v["ec2_instance"] == UNKNOWN for v in vips)
+        or group["application"] == UNKNOWN
+    )

@@ -1,0 +1,154 @@
+"""How status and plans look in a terminal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Group as Stack
+from rich.console import RenderableType
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from awsha.core.pacing import describe
+from awsha.core.situation import Plan
+
+COLOURS = {0: "green", 1: "yellow", 2: "red", 3: "magenta"}
+WORDS = {0: "OK", 1: "WARNING", 2: "CRITICAL", 3: "UNKNOWN"}
+
+
+def status_view(told: dict[str, Any]) -> RenderableType:
+    """The whole node on one screen."""
+    parts: list[RenderableType] = [_group(told, group) for group in told["groups"]]
+    parts += [Text(f"unknown: {text}", style="magenta") for text in told["unknown"]]
+    if not told["agent"]:
+        parts.append(
+            Text("no agent answers on this node: a notify runs `awsha converge` by itself, slower", style="yellow")
+        )
+    return Stack(*parts)
+
+
+def _group(told: dict[str, Any], group: dict[str, Any]) -> RenderableType:
+    colour = COLOURS[group["severity"]]
+    rows = Table.grid(padding=(0, 2))
+    rows.add_column(style="bold", no_wrap=True)
+    rows.add_column()
+    rows.add_row("VRRP", _vrrp(group))
+    for vip in group["vips"]:
+        rows.add_row("address", _vip(vip))
+    for volume in group["volumes"]:
+        rows.add_row("volume", _volume(volume))
+    if group["application"] is not None:
+        rows.add_row("application", _coloured(group["application"], group["application"] == "running", group))
+    rows.add_row(
+        "health", Text("ok", "green") if group["health"]["ok"] else Text(group["health"]["text"] or "failed", "red")
+    )
+    for peer in group["peers"]:
+        rows.add_row("peer", _peer(peer))
+    for step in group["running"]:
+        rows.add_row("does", Text(step, "cyan"))
+    for reason in group["waiting"]:
+        rows.add_row("waits", _reason(reason, "yellow"))
+    for reason in group["blocked"]:
+        rows.add_row("blocked", _reason(reason, "red"))
+    title = Text.assemble(
+        (f" {WORDS[group['severity']]} ", f"bold reverse {colour}"),
+        f" {group['name']} on {told['node']}: ",
+        (_summary(group), colour),
+        " ",
+    )
+    return Panel(
+        rows, title=title, title_align="left", border_style=colour, subtitle=told["observed_at"], subtitle_align="right"
+    )
+
+
+def _summary(group: dict[str, Any]) -> str:
+    if group["fenced"]:
+        return "fenced"
+    if group["goal"] == "master":
+        return "serving" if group["serving"] else "taking over"
+    if group["goal"] == "look":
+        return "looking only"
+    return "standing by" if group["converged"] else "releasing"
+
+
+def _vrrp(group: dict[str, Any]) -> Text:
+    role = group["vrrp_role"]
+    text = Text(role.upper() if role else "nothing said since boot", "bold green" if role == "master" else "bold")
+    if group["keepalived"] == "gone":
+        text.append("  (that keepalived is gone)", "red")
+    return text
+
+
+def _vip(vip: dict[str, Any]) -> Text:
+    ec2 = {None: "no node", "unknown": "unknown"}.get(vip["ec2_node"], vip["ec2_node"])
+    return Text.assemble(
+        (f"{vip['address']:<15}", "bold"),
+        f" EC2: {ec2}",
+        _instance(vip["ec2_instance"]),
+        "   kernel: ",
+        _yes(vip["kernel"], "on the interface", "not here"),
+        "   metadata: ",
+        _yes(vip["metadata"], "here", "not here"),
+    )
+
+
+def _instance(instance: str | None) -> str:
+    return f" ({instance})" if instance not in (None, "unknown") else ""
+
+
+def _yes(value: bool | None, yes: str, no: str) -> str:
+    return "unknown" if value is None else yes if value else no
+
+
+def _volume(volume: dict[str, Any]) -> Text:
+    text = Text.assemble((volume["id"], "bold"), f" EC2: {volume['state']}")
+    for held in volume["attachments"]:
+        text.append(
+            f", {held['state']} {'to' if held['state'][:6] == 'attach' else 'at'} {held['node'] or held['instance']}"
+        )
+    if volume["releasing"]:
+        text.append(f", {volume['releasing']} is releasing", "yellow")
+    text.append(f"   kernel: {volume['device'] or 'no device'}, ")
+    text.append(f"{_yes(volume['mounted'], 'mounted on', 'not mounted on')} {volume['mount']}")
+    return text
+
+
+def _coloured(text: str, good: bool, group: dict[str, Any]) -> Text:
+    return Text(text, "green" if good else "red" if group["goal"] == "master" and group["converged"] else "")
+
+
+def _peer(peer: dict[str, Any]) -> Text:
+    text = Text.assemble((peer["name"], "bold"), f" EC2: {peer['state']} ({peer['instance']})   VRRP: ")
+    if peer["heard_s_ago"] is None:
+        return text.append("heard earlier" if peer["ever_heard"] else "never heard since boot")
+    if peer["heard_priority"] == 0:
+        return text.append(f"resigned {peer['heard_s_ago']} s ago")
+    return text.append(f"heard {peer['heard_s_ago']} s ago, priority {peer['heard_priority']}")
+
+
+def _reason(reason: dict[str, Any], colour: str) -> Text:
+    text = Text(reason["text"], colour)
+    if reason.get("for_s"):
+        text.append(f"  for {reason['for_s']:.0f} s")
+    if reason.get("until_s") is not None:
+        text.append(f", {reason['until_s']:.0f} s to go")
+    if reason["hint"]:
+        text.append(f"\n→ {reason['hint']}", "bold")
+    return text
+
+
+def plan_view(group: str, role: str, decided: Plan) -> RenderableType:
+    """A dry run."""
+    rows = Table.grid(padding=(0, 2))
+    rows.add_column(style="bold", no_wrap=True)
+    rows.add_column()
+    for step in decided.steps:
+        rows.add_row("would start", Text(describe(step), "cyan"))
+    for reason in decided.waiting:
+        rows.add_row("would wait", Text(reason.text, "yellow"))
+    for reason in decided.blocked:
+        rows.add_row("blocked", _reason({"text": reason.text, "hint": reason.hint}, "red"))
+    if decided.done:
+        rows.add_row("nothing", Text("the goal is reached", "green"))
+    return Panel(rows, title=f" {group} as {role} ", title_align="left")

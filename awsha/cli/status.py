@@ -1,0 +1,100 @@
+"""`awsha status`, `awsha plan`: observe and render. Neither can change anything."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from awsha.core.model import Role
+
+WATCH_S = 1.0
+
+
+@click.command()
+@click.argument("group", required=False)
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@click.option("--watch", is_flag=True, help="Look again and again, until Ctrl-C.")
+@click.pass_obj
+def status(config: Path, group: str | None, as_json: bool, watch: bool) -> int:
+    """What VRRP, EC2 and the kernel each say of GROUP (default: all), what waits, and why.
+
+    Exit code: 0 OK, 1 warning, 2 critical, 3 unknown (the convention of monitoring plugins).
+    """
+    from awsha.agent.assembly import assemble, group_named
+    from awsha.agent.look import report
+
+    node = assemble(config, blind=True)
+    groups = [group_named(node.policy, group)] if group else list(node.policy.groups)
+    if watch and not as_json:
+        return _watch(lambda: report(node, groups))
+    told = report(node, groups)
+    if as_json:
+        click.echo(json.dumps(told, indent=2))
+    else:
+        from rich.console import Console
+
+        from awsha.cli.render import status_view
+
+        Console(highlight=False).print(status_view(told))
+    return worst(told)
+
+
+def worst(told: dict[str, Any]) -> int:
+    """The exit code: critical before unknown before warning."""
+    severities = {g["severity"] for g in told["groups"]}
+    return next((code for code in (2, 3, 1) if code in severities), 3 if told["unknown"] else 0)
+
+
+def _watch(look: Any) -> int:  # noqa: ANN401  a callable without arguments
+    import threading
+
+    from rich.console import Console
+    from rich.live import Live
+
+    from awsha.cli.render import status_view
+
+    told = look()
+    with (
+        contextlib.suppress(KeyboardInterrupt),
+        Live(status_view(told), console=Console(highlight=False), screen=True) as live,
+    ):
+        pause = threading.Event()
+        while True:
+            pause.wait(WATCH_S)
+            told = look()
+            live.update(status_view(told), refresh=True)
+    return worst(told)
+
+
+@click.command()
+@click.argument("group")
+@click.option("--role", type=click.Choice([r.value for r in Role]), required=True, help="As if keepalived said this.")
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@click.pass_obj
+def plan(config: Path, group: str, role: str, as_json: bool) -> int:
+    """What would be done for GROUP in a role, now. Changes nothing."""
+    from awsha.agent.assembly import assemble, group_named
+    from awsha.agent.look import decide, situation
+    from awsha.core.pacing import describe
+
+    node = assemble(config)
+    s = situation(node, group_named(node.policy, group), Role(role))
+    decided = decide(s)
+    if as_json:
+        click.echo(json.dumps({
+            "group": group, "role": role, "goal": decided.goal, "done": decided.done,
+            "steps": [{"step": type(x).__name__, "text": describe(x), "resource": x.resource} for x in decided.steps],
+            "waiting": [{"code": r.code, "text": r.text, "hint": r.hint} for r in decided.waiting],
+            "blocked": [{"code": r.code, "text": r.text, "hint": r.hint} for r in decided.blocked],
+        }, indent=2))  # fmt: skip
+        return 0
+    from rich.console import Console
+
+    from awsha.cli.render import plan_view
+
+    Console(highlight=False).print(plan_view(group, role, decided))
+    return 0
