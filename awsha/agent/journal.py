@@ -15,7 +15,7 @@ from awsha.core.pacing import describe
 from awsha.core.situation import Code, Reason
 from awsha.core.steps import ListHolders, Outcome, Step
 
-QUIET = frozenset({Code.RUNNING, Code.SETTLING})  # shown in status; in the log they would only be noise
+QUIET = frozenset({Code.LOOKING, Code.RUNNING, Code.SETTLING})  # shown in status; in the log they would only be noise
 _LOG = logging.getLogger("awsha")
 
 

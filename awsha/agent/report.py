@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from awsha.core import fencing
 from awsha.core.addresses import other_holder
 from awsha.core.health import Verdict
 from awsha.core.model import ApplicationState, DiskFacts, Unknown, VolumeFacts
@@ -91,7 +92,7 @@ def _volume(s: Situation, volume: Volume) -> dict[str, Any]:
             }
             for a in (seen.attachments if seen else ())
         ],
-        "releasing": seen.releasing.node if seen and seen.releasing else None,
+        "releasing": _releasing(s, seen),
         "device": UNKNOWN if isinstance(disk.device, Unknown) else disk.device.path if disk.device else None,
         "mount": volume.mount,
         "mounted": _mounted(disk),
@@ -103,6 +104,15 @@ def _holder(facts: VolumeFacts | Unknown | None) -> str | None:
     if isinstance(facts, Unknown):
         return UNKNOWN
     return ", ".join(a.instance_id for a in facts.attachments) or None if facts else None
+
+
+def _releasing(s: Situation, facts: VolumeFacts | None) -> str | None:
+    """The node that is releasing the volume: the one that says so, while it still holds it."""
+    if facts is None or facts.releasing is None:
+        return None
+    name = facts.releasing.node
+    holders = {_node_name(s, a.instance_id) for a in facts.attachments}
+    return name if name in holders and fencing.releasing(s, facts, name) else None
 
 
 def _mounted(disk: DiskFacts) -> bool | None:

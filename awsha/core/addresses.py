@@ -34,7 +34,7 @@ def acquire(draft: Draft, won: bool) -> bool:
     s = draft.s
     here = on_eni(s)
     if isinstance(here, Unknown):
-        draft.wait(Code.CLOUD_UNKNOWN, "addresses", f"EC2 does not say where the VIPs are: {here.reason}")
+        draft.unknown(Code.CLOUD_UNKNOWN, "addresses", "EC2 does not say where the VIPs are", here)
     elif missing := frozenset(s.group.vips) - here:
         if won:
             _assign(draft, missing)
@@ -71,11 +71,8 @@ def _on_interface(draft: Draft) -> bool:
     """keepalived puts the VIPs there; what somebody else took away (amazon-ec2-net-utils does) is put back."""
     s = draft.s
     if isinstance(s.host.vips, Unknown):
-        draft.wait(
-            Code.HOST_UNKNOWN,
-            "addresses",
-            f"the kernel's addresses can't be read: {s.host.vips.reason}",
-            Scope.ADDRESSES,
+        draft.unknown(
+            Code.HOST_UNKNOWN, "addresses", "the kernel's addresses can't be read", s.host.vips, Scope.ADDRESSES
         )
         return False
     missing = frozenset(s.group.vips) - s.host.vips
@@ -101,7 +98,7 @@ def release(draft: Draft) -> bool:
     here = on_eni(s)
     clean = True
     if isinstance(here, Unknown):
-        draft.wait(Code.CLOUD_UNKNOWN, "addresses", f"EC2 does not say where the VIPs are: {here.reason}", Scope.CLOUD)
+        draft.unknown(Code.CLOUD_UNKNOWN, "addresses", "EC2 does not say where the VIPs are", here, Scope.CLOUD)
         clean = False
     elif here:
         draft.step(UnassignAddresses(tuple(sorted(here))))

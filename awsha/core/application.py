@@ -25,8 +25,8 @@ def acquire(draft: Draft, stands: bool) -> bool:
         draft.wait(Code.APPLICATION_WAITS, "application", "the application waits for its file systems and addresses")
         return False
     if isinstance(state, Unknown) or state is None:
-        why = state.reason if isinstance(state, Unknown) else "its check gave no answer"
-        draft.wait(Code.HOST_UNKNOWN, "application", f"the application's state is unknown: {why}", Scope.APPLICATION)
+        why = Unknown("its check gave no answer") if state is None else state
+        draft.unknown(Code.HOST_UNKNOWN, "application", "the application's state is unknown", why, Scope.APPLICATION)
         return False
     if state is ApplicationState.RUNNING:
         return True

@@ -48,7 +48,7 @@ def take(draft: Draft, facts: VolumeFacts, held: Attachment) -> None:
         return
     instance = s.instance(held.instance_id)
     if isinstance(instance, Unknown):
-        draft.wait(Code.CLOUD_UNKNOWN, "instances", f"EC2 does not say how {node} is: {instance.reason}", Scope.CLOUD)
+        draft.unknown(Code.CLOUD_UNKNOWN, "instances", f"EC2 does not say how {node} is", instance, Scope.CLOUD)
     elif instance is None or instance.state in GONE:
         _take_from_dead(draft, facts, held, node)
     elif instance.state in GOING:

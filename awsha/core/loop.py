@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from awsha.core import addresses
 from awsha.core.health import Verdict, verdict
 from awsha.core.model import (
+    UNREAD,
     ApplicationState,
     CloudFacts,
     DiskFacts,
@@ -23,7 +24,7 @@ from awsha.core.model import (
     Unknown,
     VolumeFacts,
 )
-from awsha.core.pacing import cloud_delay, local_delay
+from awsha.core.pacing import FIRST_LOOK_S, cloud_delay, local_delay
 from awsha.core.plan import plan
 from awsha.core.policy import Group
 from awsha.core.situation import HolderList, Memory, Past, Plan, Situation
@@ -33,7 +34,6 @@ FRESH_S = 5.0  # older facts about EC2 do not permit a step: look first
 RUN_GAP_S = 60.0  # runs of one kind of step closer than this are one series
 LOCAL_FRESH_S = 1.5
 FAULT_HOLD_S = 10.0  # a failed verdict stands at least this long: keepalived must see it
-UNREAD = Unknown("not looked at yet")
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,9 +132,9 @@ class Loop:
         if isinstance(step, Attach | Detach) and outcome.ok and isinstance(outcome.learned, VolumeFacts):
             self._learn(outcome.learned)
             self._dirty.update(step.touches - {Scope.CLOUD})
-            self._first_look = now + 0.8  # nothing comes of an attach or detach sooner
+            self._first_look = now + FIRST_LOOK_S
         elif outcome.ok and step.touches == {Scope.CLOUD}:
-            self._first_look = min(self._first_look or now + 0.8, now + 0.8)
+            self._first_look = min(self._first_look or now + FIRST_LOOK_S, now + FIRST_LOOK_S)
             self._read_at[Scope.CLOUD] = max(self._read_at.get(Scope.CLOUD, now), now - FRESH_S / 2)
         else:
             self._dirty.update(step.touches)

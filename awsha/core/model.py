@@ -25,6 +25,9 @@ class Unknown:
         raise TypeError(f"unknown ({self.reason}) is neither true nor false")
 
 
+UNREAD = Unknown("not looked at yet")
+
+
 class Role(StrEnum):
     """What keepalived last said this node is, for one group."""
 

@@ -22,6 +22,8 @@ from awsha.core.steps import (
     Unmount,
 )
 
+FIRST_LOOK_S = 0.8  # an attach or detach takes at least this long (EC2.md: most take 1 to 4 s)
+OWN_DOING = frozenset({Code.ATTACHING, Code.DETACHING_HERE, Code.SETTLING})
 SETTLE_S = 5.0  # EC2's views lag: the same call is not repeated sooner after it succeeded
 STEADY_S = 60.0  # a periodic look when nothing waits: events can be missed
 BLOCKED_S = 5.0  # EC2 is asked this often when only somebody else can help
@@ -39,8 +41,8 @@ def look_delay(waited_s: float) -> float:
     First at 0.8 s, every 0.25 s to 5 s, every 0.5 s to 15 s, every 1 s after: about 0.2 s added on average, where
     botocore's own waiters add up to 15 s.
     """
-    if waited_s < 0.8:
-        return 0.8 - waited_s
+    if waited_s < FIRST_LOOK_S:
+        return FIRST_LOOK_S - waited_s
     if waited_s < 5:
         return 0.25
     return 0.5 if waited_s < 15 else 1.0
@@ -106,10 +108,15 @@ def pace(steps: Iterable[Step], memory: Memory, now: float) -> tuple[tuple[Step,
     return tuple(start), tuple(reasons)
 
 
-def cloud_delay(reasons: Iterable[Reason], done: bool, since: Memory, now: float) -> float:
+def cloud_delay(reasons: Iterable[Reason], done: bool, memory: Memory, now: float) -> float:
     """Seconds from the last look at EC2 to the next."""
-    watched = [r for r in reasons if Scope.CLOUD in r.watch]
-    delays = [BLOCKED_S if r.blocked else look_delay(now - since.since.get((r.code, r.subject), now)) for r in watched]
+    delays = []
+    for reason in reasons:
+        if Scope.CLOUD in reason.watch:
+            waited = now - memory.since.get((reason.code, reason.subject), now)
+            # what a peer does may be done at any moment; only what was set going here takes its time
+            waited = waited if reason.code in OWN_DOING else max(waited, FIRST_LOOK_S)
+            delays.append(BLOCKED_S if reason.blocked else look_delay(waited))
     if delays:
         return min(delays)
     return STEADY_S if done else BLOCKED_S

@@ -82,7 +82,7 @@ class Timeouts:
     start_s: float = 90.0  # application start
     stop_s: float = 60.0  # application stop
     term_s: float = 5.0  # between SIGTERM and SIGKILL for holders of open files
-    vrrp_grace_s: float = 1.0  # keepalived gone for this long while master: release
+    vrrp_grace_s: float = 0.5  # keepalived gone for this long while master: release
 
 
 @dataclass(frozen=True, slots=True)

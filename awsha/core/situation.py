@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from awsha.core.model import (
+    UNREAD,
     Attachment,
     CloudFacts,
     DiskFacts,
@@ -25,6 +26,7 @@ from awsha.core.steps import Failure, Scope, Step
 class Code(StrEnum):
     """Why a group is not done. Stable words: they stand in `status --json` and in the runbook."""
 
+    LOOKING = "looking"
     NO_INTENT = "no-intent"
     KEEPALIVED_GONE = "keepalived-gone"
     CLOUD_UNKNOWN = "ec2-unknown"
@@ -153,8 +155,7 @@ class Situation:
 
     def disk(self, volume_id: str) -> DiskFacts:
         """What the kernel says of a volume."""
-        unread = Unknown("not looked at yet")
-        return self.host.disks.get(volume_id, DiskFacts(unread, unread))
+        return self.host.disks.get(volume_id, DiskFacts(UNREAD, UNREAD))
 
     def mine(self, facts: VolumeFacts) -> Attachment | None:
         """This node's attachment of a volume."""
@@ -218,6 +219,13 @@ class Draft:
         until = None if for_s is None else self.s.now - waited + for_s
         self.reasons.append(Reason(code, subject, text, hint, False, frozenset(watch), until))
         return waited
+
+    def unknown(self, code: Code, subject: str, text: str, why: Unknown, *watch: Scope, hint: str = "") -> None:
+        """Something that can't go on because a read gave no answer; before the first answer there is nothing to say."""
+        if why is UNREAD:
+            self.wait(Code.LOOKING, subject, "looking")
+        else:
+            self.wait(code, subject, f"{text}: {why.reason}", *watch, hint=hint)
 
     def block(self, code: Code, subject: str, text: str, hint: str, *watch: Scope) -> None:
         """Something that needs somebody."""

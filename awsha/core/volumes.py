@@ -91,7 +91,7 @@ def acquire(draft: Draft, volume: Volume) -> Held:
     if mounted_live(disk):
         return _held_and_mounted(draft, vid, disk, facts)
     if isinstance(facts, Unknown):
-        draft.wait(Code.CLOUD_UNKNOWN, "volumes", f"EC2 does not say where {vid} is: {facts.reason}", Scope.CLOUD)
+        draft.unknown(Code.CLOUD_UNKNOWN, "volumes", f"EC2 does not say where {vid} is", facts, Scope.CLOUD)
         return Held(False, False)
     if facts is None:
         draft.block(
@@ -130,9 +130,11 @@ def _held_and_mounted(draft: Draft, vid: str, disk: DiskFacts, facts: VolumeFact
             Scope.DISKS,
         )
         return Held(False, False)
-    if isinstance(facts, Unknown) or facts is None:
-        reason = facts.reason if isinstance(facts, Unknown) else "it knows no such volume"
-        draft.wait(Code.CLOUD_UNKNOWN, "volumes", f"{vid} is mounted here, but EC2 does not confirm it: {reason}")
+    if isinstance(facts, Unknown):
+        draft.unknown(Code.CLOUD_UNKNOWN, "volumes", f"{vid} is mounted here, but EC2 does not confirm it", facts)
+        return Held(False, True)
+    if facts is None:
+        draft.wait(Code.VOLUME_MISSING, vid, f"{vid} is mounted here, but EC2 knows no such volume")
         return Held(False, True)
     mine = s.mine(facts)
     if mine is None:
@@ -242,7 +244,7 @@ def _attached_here(draft: Draft, volume: Volume, mine: Attachment, disk: DiskFac
             Scope.DISKS,
         )
     elif isinstance(disk.mount, Unknown):
-        draft.wait(Code.HOST_UNKNOWN, vid, f"the mount table can't be read: {disk.mount.reason}", Scope.DISKS)
+        draft.unknown(Code.HOST_UNKNOWN, vid, "the mount table can't be read", disk.mount, Scope.DISKS)
     elif disk.others:
         where = ", ".join(m.target for m in disk.others)
         draft.block(
@@ -284,11 +286,8 @@ def _check_or_mount(draft: Draft, volume: Volume, device: Device) -> None:
     """The device is there and nothing of it is mounted."""
     vid = volume.id or ""
     if isinstance(device.fstype, Unknown):
-        draft.wait(
-            Code.HOST_UNKNOWN,
-            vid,
-            f"the file system on {device.path} can't be read: {device.fstype.reason}",
-            Scope.DISKS,
+        draft.unknown(
+            Code.HOST_UNKNOWN, vid, f"the file system on {device.path} can't be read", device.fstype, Scope.DISKS
         )
     elif device.fstype is None:
         draft.block(
@@ -333,17 +332,14 @@ def release(draft: Draft, volume: Volume, application_stopped: bool) -> bool:
         # a node that has lost its disk releases nothing that the peer could wait for
         _tell_peer(draft, facts)
     if isinstance(disk.mount, Unknown):
-        draft.wait(Code.HOST_UNKNOWN, vid, f"the mount table can't be read: {disk.mount.reason}", Scope.DISKS)
+        draft.unknown(Code.HOST_UNKNOWN, vid, "the mount table can't be read", disk.mount, Scope.DISKS)
     elif mounts and not application_stopped:
         pass  # the application's own reason says what is waited for
     elif mounts:
         _unmount(draft, vid, mounts, lost=disk.stale)
     elif isinstance(facts, Unknown):
-        draft.wait(
-            Code.CLOUD_UNKNOWN,
-            "volumes",
-            f"EC2 does not say whether {vid} is attached here: {facts.reason}",
-            Scope.CLOUD,
+        draft.unknown(
+            Code.CLOUD_UNKNOWN, "volumes", f"EC2 does not say whether {vid} is attached here", facts, Scope.CLOUD
         )
     elif mine is None:
         return True

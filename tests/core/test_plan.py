@@ -521,7 +521,7 @@ def test_a_fenced_node_does_not_come_back_before_it_has_cleaned_up_or_on_an_unkn
 
 
 def test_a_dead_keepalived_releases_after_its_grace():
-    short = serving(host=host(MOUNTED, app=ApplicationState.RUNNING, keepalived_gone_since=NOW - 0.5))
+    short = serving(host=host(MOUNTED, app=ApplicationState.RUNNING, keepalived_gone_since=NOW - 0.4))
     assert (kinds(short), plan(short).goal) == ([], "look")
     long = serving(host=host(MOUNTED, app=ApplicationState.RUNNING, keepalived_gone_since=NOW - 1.1))
     assert plan(long).goal == "release"
