@@ -1,0 +1,1 @@
+"""awsha.toml to frozen records, and keepalived.conf out of the same records."""
