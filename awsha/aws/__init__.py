@@ -1,0 +1,1 @@
+"""Touches EC2 and instance metadata: one door, typed errors, deadlines."""

@@ -1,0 +1,1 @@
+"""Touches Linux: block devices, mounts, open files, netlink, VRRP adverts, the application."""

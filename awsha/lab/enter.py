@@ -1,0 +1,24 @@
+"""Becomes a command inside a node: its namespaces, its cgroup, its environment; exit code and terminal pass through."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, NoReturn
+
+from awsha.core.errors import AwshaError
+from awsha.lab import linux
+
+PASSED = ("TERM", "COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR")  # what a terminal needs
+
+
+def enter(where: dict[str, Any], command: list[str]) -> NoReturn:
+    """Replace this process. `where` is the daemon's answer to `enter`. Raises AwshaError when the node went away."""
+    environment = {**where["environment"], **{name: os.environ[name] for name in PASSED if name in os.environ}}
+    pid = str(where["pid"])
+    argv = ["nsenter", "--target", pid, "--mount", "--uts", "--net", "--pid", "--", *command]
+    try:
+        linux.join_cgroup(Path(where["cgroup"]))  # so that it freezes and dies with the node
+        os.execvpe(argv[0], argv, environment)
+    except OSError as error:
+        raise AwshaError(f"can't enter the node: {error}", hint="awsha lab status shows whether it is on") from error

@@ -1,0 +1,161 @@
+"""host.blockdev: which device is this volume, and what is on it."""
+
+from __future__ import annotations
+
+import os
+import time
+
+import pytest
+
+from awsha.core.model import Device, Unknown
+from awsha.host import blockdev
+
+VOLUME = "vol-0123456789abcdef0"
+SERIAL = "vol0123456789abcdef0"
+
+
+@pytest.fixture
+def attach(sandbox, tmp_path):
+    (tmp_path / "sys/block").mkdir(parents=True)
+
+    def attach(name: str, serial: str, number: str) -> None:
+        sandbox.attach(name, serial, number, tmp_path)
+
+    return attach
+
+
+def test_case_39_a_device_counts_by_serial_whatever_its_name(attach, tmp_path):
+    attach("nvme0n1", "vol0aaaaaaaaaaaaaaaa", "259:0")
+    attach("nvme1n2", SERIAL, "259:7")
+    found = blockdev.find(VOLUME, root=tmp_path)
+    assert isinstance(found, Device)
+    assert (found.path, found.number) == ("/dev/nvme1n2", "259:7")
+    assert isinstance(found.fstype, Unknown)
+
+
+ALIKE = ["vol0123456789abcdef01", "vol0123456789abcdef", "VOL0123456789ABCDEF0", "AWS1234", ""]
+
+
+@pytest.mark.parametrize("serial", ALIKE)
+def test_a_serial_is_compared_exactly(attach, tmp_path, serial):
+    attach("nvme1n1", serial, "259:1")
+    assert blockdev.find(VOLUME, root=tmp_path) is None
+
+
+def test_a_padded_serial_counts(attach, tmp_path):
+    attach("nvme1n1", SERIAL + "   \0", "259:1")
+    assert isinstance(blockdev.find(VOLUME, root=tmp_path), Device)
+
+
+def test_case_22_a_device_without_its_node_is_not_there_yet(attach, tmp_path):
+    attach("nvme1n1", SERIAL, "259:1")
+    node = tmp_path / "dev/nvme1n1"
+    node.unlink()
+    assert blockdev.find(VOLUME, root=tmp_path) is None
+    node.write_text("a file, no device")
+    assert blockdev.find(VOLUME, root=tmp_path) is None
+    node.unlink()
+    os.mknod(node, 0o60600, os.makedev(259, 9))  # an old node, with a number that is another disk's
+    assert blockdev.find(VOLUME, root=tmp_path) is None
+
+
+def test_case_23_links_by_id_are_not_asked(attach, tmp_path):
+    attach("nvme1n1", "vol0aaaaaaaaaaaaaaaa", "259:1")
+    (tmp_path / "dev/disk/by-id").mkdir(parents=True)
+    (tmp_path / f"dev/disk/by-id/nvme-Amazon_Elastic_Block_Store_{SERIAL}").symlink_to("../../nvme1n1")
+    assert blockdev.find(VOLUME, root=tmp_path) is None
+
+
+def test_two_devices_with_one_serial_are_unknown(attach, tmp_path):
+    attach("nvme1n1", SERIAL, "259:1")
+    attach("nvme2n1", SERIAL, "259:2")
+    found = blockdev.find(VOLUME, root=tmp_path)
+    assert isinstance(found, Unknown)
+    assert "nvme1n1 and nvme2n1" in found.reason
+
+
+def test_what_cannot_be_read_is_unknown_unless_the_volume_was_found(attach, tmp_path):
+    attach("nvme1n1", SERIAL, "259:1")
+    attach("nvme2n1", "", "259:2")
+    (tmp_path / "sys/block/nvme2n1/device/serial").mkdir()  # reading it fails with EISDIR
+    assert isinstance(blockdev.find(VOLUME, root=tmp_path), Device)
+    assert isinstance(blockdev.find("vol-0fff", root=tmp_path), Unknown)
+    assert isinstance(blockdev.find(VOLUME, root=tmp_path / "nowhere"), Unknown)
+
+
+def test_a_path_of_a_multipath_disk_is_left_out(attach, tmp_path):
+    attach("nvme1n1", SERIAL, "259:1")
+    attach("nvme1c1n1", SERIAL, "259:2")
+    assert isinstance(blockdev.find(VOLUME, root=tmp_path), Device)
+
+
+XEN = [("/dev/sdf", "xvdf"), ("sdf", "xvdf"), ("/dev/xvdba", "xvdba"), ("/dev/sdf1", "xvdf1")]
+
+
+@pytest.mark.parametrize(("asked", "name"), XEN)
+def test_xen_names_count_where_there_is_no_nvme_volume(attach, tmp_path, asked, name):
+    attach(name, "", "202:80")
+    attach("nvme0n1", "AWS0123", "259:0")  # an instance store is no EBS volume
+    found = blockdev.find(VOLUME, asked, tmp_path)
+    assert isinstance(found, Device)
+    assert found.path == f"/dev/{name}"
+    assert blockdev.find(VOLUME, "", tmp_path) is None
+    assert blockdev.find(VOLUME, "/dev/sdg", tmp_path) is None
+    assert blockdev.find(VOLUME, "/dev/nvme1n1", tmp_path) is None
+    attach("nvme1n1", "vol0aaaaaaaaaaaaaaaa", "259:1")
+    assert blockdev.find(VOLUME, asked, tmp_path) is None
+
+
+def test_partitions_are_alive_too(attach, tmp_path):
+    attach("nvme0n1", "vol0aaaaaaaaaaaaaaaa", "259:0")
+    (tmp_path / "sys/block/nvme0n1/nvme0n1p1").mkdir()
+    (tmp_path / "sys/block/nvme0n1/nvme0n1p1/dev").write_text("259:5\n")
+    disks = blockdev.scan(tmp_path)
+    assert not isinstance(disks, Unknown)
+    assert disks.alive("259:0")
+    assert disks.alive("259:5")
+    assert not disks.alive("259:6")
+
+
+def test_a_look_is_cheap(attach, tmp_path):
+    for number in range(27):  # as many volumes as a Nitro instance takes
+        attach(f"nvme{number}n1", f"vol{number:017x}", f"259:{number}")
+    started = time.monotonic()
+    for _ in range(20):
+        assert isinstance(blockdev.find(f"vol-{26:017x}", root=tmp_path), Device)
+    assert (time.monotonic() - started) / 20 < 0.02
+
+
+def test_filesystem_types(sandbox, tmp_path):
+    def inside() -> None:
+        for fstype, mib in (("ext4", 16), ("xfs", 320)):
+            with sandbox.loop(sandbox.image(tmp_path / fstype, fstype, mib)) as (path, _):
+                assert blockdev.filesystem(path, 5) == fstype
+        with sandbox.loop(sandbox.image(tmp_path / "empty", "", 1)) as (path, _):
+            assert blockdev.filesystem(path, 5) is None
+        both = sandbox.image(tmp_path / "both", "ext4")
+        with both.open("r+b") as file:
+            file.write(b"XFSB")
+        with sandbox.loop(both) as (path, _):
+            assert blockdev.filesystem(path, 5) == "ext4" or isinstance(blockdev.filesystem(path, 5), Unknown)
+
+    sandbox(inside)
+
+
+def test_a_device_that_cannot_be_read_is_not_taken_for_an_empty_one(sandbox, tmp_path):
+    missing = blockdev.filesystem("/dev/no-such-disk", 5)
+    assert isinstance(missing, Unknown)  # blkid ends with 2 and says nothing
+
+    def inside() -> None:
+        partitioned = sandbox.image(tmp_path / "mbr", "", 1)
+        with partitioned.open("r+b") as file:
+            file.seek(446)
+            file.write(bytes([0, 0, 2, 0, 0x83, 0, 9, 0, 1, 0, 0, 0, 100, 0, 0, 0]))
+            file.seek(510)
+            file.write(b"\x55\xaa")
+        with sandbox.loop(partitioned) as (path, _):
+            found = blockdev.filesystem(path, 5)
+            assert isinstance(found, Unknown)
+            assert "dos" in found.reason
+
+    sandbox(inside)
