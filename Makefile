@@ -1,5 +1,38 @@
-.venv: pyproject.toml
+# Two commands do all the set-up on a fresh Debian or Ubuntu machine with root: `make demo` and `make test`.
+
+PY := .venv/bin/python
+SEED ?= 1
+SCHEDULES ?= 100000
+# No test and no tool of this project talks to AWS, whatever the environment says.
+export AWS_EC2_METADATA_DISABLED := true
+
+.PHONY: demo test lint sim bench clean packages
+
+demo: .venv  ## a real pair failing over in the lab, for people to watch (about a minute; root)
+	.venv/bin/awsha lab demo
+
+test: .venv lint  ## everything that .ci/run runs
+	$(PY) -m pytest -q -rs
+
+lint: .venv  ## ruff and strict mypy
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+
+sim: .venv  ## the deterministic simulation: SCHEDULES=100000 SEED=1
+	$(PY) -m tests.sim --schedules $(SCHEDULES) --seed $(SEED)
+
+bench: .venv  ## figures as ratios, into build/bench.json (root)
+	$(PY) -m tests.bench
+
+packages:
+	@sh .ci/packages
+
+.venv: pyproject.toml | packages  ## the virtual environment with .venv/bin/awsha
 	python3 -m venv .venv
-	.venv/bin/pip install --quiet --upgrade "pip>=25.1"
-	.venv/bin/pip install --quiet --editable ".[lab]" --group dev
-	touch .venv
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[lab]" --group dev
+	@touch .venv
+
+clean:
+	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -21,6 +21,11 @@ COMMANDS = {
     "converge": ("awsha.cli.agent", "converge", "Converge one group in the foreground, without an agent."),
     "plan": ("awsha.cli.status", "plan", "Show what would be done for a role; changes nothing."),
     "status": ("awsha.cli.status", "status", "What VRRP, EC2 and the kernel each say, what waits, and why."),
+    "release": ("awsha.cli.operate", "release", "Let a group go here, before VRRP gives way."),
+    "switchover": ("awsha.cli.operate", "switchover", "Hand a group to a peer, planned."),
+    "pause": ("awsha.cli.operate", "pause", "Observe a group and act on nothing."),
+    "resume": ("awsha.cli.operate", "resume", "End a pause or a release."),
+    "fence": ("awsha.cli.operate", "fence", "Take a dead node out by force."),
     "lab": ("awsha.cli.lab", "lab", "A whole pair on this machine, without an AWS account."),
 }
 

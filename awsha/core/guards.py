@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from awsha.core.model import Device, DiskFacts, Intent, Mount, Role, Unknown
-from awsha.core.plan import RELEASED
+from awsha.core.plan import PAUSED, RELEASED
 from awsha.core.steps import (
     AssignAddresses,
     Attach,
@@ -35,11 +35,13 @@ class Fresh:
 
 def refusal(step: Step, fresh: Fresh, planned: Intent | None, me: str) -> str | None:
     """Why a step must not be carried out after all; None when it may. `planned`: the intent it was planned for."""
+    if PAUSED in fresh.marks:
+        return "this group is paused"
     if _takes(step, me):
         if fresh.intent is None or fresh.intent.role is not Role.MASTER:
             return f"this node is no longer master ({fresh.intent.role if fresh.intent else 'no role'})"
-        if fresh.marks & {FENCED, RELEASED}:
-            return f"this node is {', '.join(sorted(fresh.marks & {FENCED, RELEASED}))}"
+        if out := fresh.marks & {FENCED, RELEASED}:
+            return f"this node is {', '.join(sorted(out))}"
         if isinstance(step, StopInstance | Detach) and fresh.holder_heard:
             return "the holder is heard as master again"
     if isinstance(step, Detach) and step.instance_id == me:

@@ -27,7 +27,10 @@ def verdict(s: Situation, plan: Plan, before: Verdict) -> Verdict:
     if FENCED in s.host.marks:
         return Verdict(False, "fenced")
     if RELEASED in s.host.marks:
-        return Verdict(False, "released by an operator")
+        # everything is let go first; only then does VRRP give way
+        return Verdict(False, "released by an operator") if plan.done else before
+    if plan.goal == "look":
+        return before
     if plan.goal != "master" or plan.ready:
         return Verdict(True)
     for reason in plan.reasons:

@@ -9,6 +9,8 @@ from awsha.core.situation import Code, Draft, Plan, Situation
 from awsha.core.steps import SetMark
 
 RELEASED = "released"
+PAUSED = "paused"
+ASKED_FOR = frozenset({Code.RELEASED})  # reasons that an operator wanted: they do not keep a release from being done
 
 
 def plan(s: Situation) -> Plan:
@@ -22,7 +24,8 @@ def plan(s: Situation) -> Plan:
         _release(draft)
     started, held_back = pace(draft.steps, s.memory, s.now)
     reasons = (*draft.reasons, *held_back)
-    done = not started and not reasons and not s.memory.running and goal != "look"
+    unwanted = [r for r in reasons if r.code not in ASKED_FOR]
+    done = not started and not unwanted and not s.memory.running and goal != "look"
     return Plan(started, reasons, done, ready, goal, frozenset(draft.conditions))
 
 
@@ -32,18 +35,18 @@ def _goal(draft: Draft) -> str:
     if volumes.FENCED in s.host.marks:
         _fenced(draft)
         return "release"
+    if PAUSED in s.host.marks:
+        text = "paused by an operator: looking only, whatever keepalived says"
+        draft.wait(Code.PAUSED, s.group.name, text, hint=f"awsha resume {s.group.name}")
+        return "look"
     if s.intent is None:
         draft.wait(
             Code.NO_INTENT, s.group.name, "keepalived has not said anything since this node booted: looking only"
         )
         return "look"
     if RELEASED in s.host.marks:
-        draft.block(
-            Code.RELEASED,
-            s.group.name,
-            "released by an operator: this node does not compete",
-            f"awsha resume {s.group.name}",
-        )
+        text = "released by an operator: this node does not compete"
+        draft.wait(Code.RELEASED, s.group.name, text, hint=f"awsha resume {s.group.name}")
         return "release"
     if s.intent.role is not Role.MASTER:
         return "release"

@@ -69,6 +69,7 @@ class Code(StrEnum):
     OPEN_FILES = "open-files"
     FENCED = "fenced"
     RELEASED = "released"
+    PAUSED = "paused"
     NOT_READY = "not-ready"  # never shown: how long a master has not held everything
 
 

@@ -1,0 +1,108 @@
+"""`awsha release`, `switchover`, `pause`, `resume`, `fence`: planned operations."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from awsha.core.errors import AwshaError
+from awsha.core.policy import Fence, Group
+
+if TYPE_CHECKING:
+    from awsha.agent.assembly import Node
+
+TIMEOUT_S = 180.0
+METHODS = [Fence.STOP_INSTANCE.value, Fence.FORCE_DETACH.value]
+timeout = click.option(
+    "--timeout", "timeout_s", type=click.FloatRange(min=0, min_open=True), default=TIMEOUT_S, show_default=True,
+    help="Seconds to watch. Ctrl-C too ends the watching, not the work.",
+)  # fmt: skip
+
+
+def _node(config: Path) -> Node:
+    from awsha.agent.assembly import assemble
+
+    return assemble(config)
+
+
+def _groups(node: Node, name: str | None) -> list[Group]:
+    from awsha.agent.assembly import group_named
+
+    return [group_named(node.policy, name)] if name else list(node.policy.groups)
+
+
+@click.command()
+@click.argument("group", required=False)
+@timeout
+@click.pass_obj
+def release(config: Path, group: str | None, timeout_s: float) -> int:
+    """Let GROUP (default: all) go on this node, then let VRRP give way; the node stays out until `awsha resume`.
+
+    Exit code: 0 released, 75 not done in time (it goes on), 1 error.
+    """
+    from awsha.agent import operate
+
+    node = _node(config)
+    return max(operate.release(g, timeout_s, click.echo) for g in _groups(node, group))
+
+
+@click.command()
+@click.argument("group")
+@click.option("--to", metavar="NODE", help="The peer that shall have it.")
+@click.option("--dry-run", is_flag=True, help="Only say what would be done, or why it is refused.")
+@timeout
+@click.pass_obj
+def switchover(config: Path, group: str, to: str | None, dry_run: bool, timeout_s: float) -> int:
+    """Hand GROUP to a peer: application stopped, unmounted and detached before VRRP gives way.
+
+    Exit code: 0 the peer has it, 75 nobody took it in time (this node competes again), 1 refused.
+    """
+    from awsha.agent import operate
+
+    node = _node(config)
+    return operate.switchover(node, _groups(node, group)[0], to, timeout_s, click.echo, dry_run=dry_run)
+
+
+@click.command()
+@click.argument("group")
+@click.pass_obj
+def pause(config: Path, group: str) -> None:
+    """Have the agent observe GROUP and act on nothing, until `awsha resume`."""
+    from awsha.agent import operate
+
+    operate.pause(_groups(_node(config), group)[0])
+    click.echo(f"{group} is paused on this node; a failover would not be carried out here. Next: awsha resume {group}")
+
+
+@click.command()
+@click.argument("group")
+@click.pass_obj
+def resume(config: Path, group: str) -> None:
+    """End a pause or a release of GROUP on this node."""
+    from awsha.agent import operate
+
+    found = operate.resume(_groups(_node(config), group)[0])
+    click.echo(f"{group} takes part again" if found else f"{group} was neither paused nor released here")
+
+
+@click.command()
+@click.argument("node_name", metavar="NODE")
+@click.option("--yes", is_flag=True, help="Do it; without, only say what would be done.")
+@click.option("--method", type=click.Choice(METHODS), help="Default: by policy.")
+@timeout
+@click.pass_obj
+def fence(config: Path, node_name: str, yes: bool, method: str | None, timeout_s: float) -> int:
+    """Take NODE out by force: it is dead, or must be, and still holds what its peer needs.
+
+    Exit code: 0 fenced, 75 EC2 has not finished in time, 1 error or not confirmed.
+    """
+    from awsha.agent import operate
+
+    node = _node(config)
+    wanted = operate.plan_fence(node, node_name, Fence(method) if method else None)
+    if not yes:
+        raise AwshaError(f"would {wanted}", hint=f"if {node_name} is really dead: awsha fence {node_name} --yes")
+    click.echo(str(wanted))
+    return operate.fence(node, wanted, timeout_s, click.echo)

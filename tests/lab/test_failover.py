@@ -1,0 +1,327 @@
+"""The main path, with real keepalived, real file systems and the real agent: what fails, and who holds what after it."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import pytest
+
+from tests.lab.conftest import LabUnderTest
+
+# Short bounds, so that a test does not wait for what it does not test.
+QUICK = ("--timeout", "release_grace_s=1", "--timeout", "detach_s=1")
+pytestmark = [pytest.mark.root, pytest.mark.lab]
+
+
+def status_of(lab: LabUnderTest, node: str) -> tuple[int, dict]:
+    """Exit code and first group of `awsha status --json` in a node."""
+    done = lab.exec(node, "awsha", "status", "--json", check=False)
+    return done.returncode, json.loads(done.stdout)["groups"][0]
+
+
+def volume_of(lab: LabUnderTest) -> dict:
+    """EC2's truth about the first volume."""
+    return next(iter(lab.status()["ec2"]["volumes"].values()))
+
+
+def instance_of(lab: LabUnderTest, node: str) -> str:
+    """A node's instance id."""
+    return str(lab.status()["nodes"][node]["instance_id"])
+
+
+def all_at(lab: LabUnderTest, node: str) -> bool:
+    """Whether EC2 and the kernel both say that everything is at one node, and nothing at another."""
+    facts = lab.status()
+    instance = facts["nodes"][node]["instance_id"]
+    return (
+        all(v["attached_to"] == instance for v in facts["ec2"]["volumes"].values())
+        and all(facts["ec2"]["addresses"].get(vip) == instance for g in facts["groups"].values() for vip in g["vips"])
+        and bool(facts["nodes"][node]["mounts"])
+        and not any(n["mounts"] for name, n in facts["nodes"].items() if name != node)
+        and facts["violations"] == []
+    )
+
+
+def test_start_makes_one_master_that_holds_everything(lab: LabUnderTest):
+    lab.up()
+    master = lab.holder()
+    assert master in ("a", "b")
+    assert all_at(lab, master)
+    lab.wait_until(lambda: status_of(lab, master)[0] == 0, 10, "the master's status is OK")
+    code, group = status_of(lab, master)
+    assert (code, group["vrrp_role"], group["goal"], group["converged"]) == (0, "master", "master", True)
+    assert group["vips"][0]["kernel"] is True
+    assert group["volumes"][0]["mounted"] is True
+    standby = "b" if master == "a" else "a"
+    code, group = status_of(lab, standby)
+    assert (code, group["vrrp_role"], group["converged"]) == (0, "backup", True)
+
+
+def test_graceful_stop_of_keepalived_hands_everything_over(lab: LabUnderTest):
+    lab.up()
+    master, standby = _pair(lab)
+    lab.client_start()
+    lab.fail(master, "stop")
+    lab.wait_for_holder(standby)
+    assert all_at(lab, standby)
+    lab.nothing_lost()
+
+
+def test_kill_of_keepalived_and_return_of_the_old_master_as_backup(lab: LabUnderTest):
+    lab.up()
+    master, standby = _pair(lab)
+    lab.client_start()
+    lab.fail(master, "kill")
+    lab.wait_for_holder(standby)
+    assert lab.status()["ec2"]["instances"][master] == "running", "a killed keepalived is no reason to fence"
+    lab.heal(master)
+    lab.wait_until(lambda: lab.status()["nodes"][master]["vrrp_role"] == "backup", 15, "it is back as backup")
+    lab.wait_until(lambda: status_of(lab, master)[0] == 0, 10, "its status is OK")
+    assert all_at(lab, standby), "nothing moves back"
+    lab.nothing_lost()
+
+
+@pytest.mark.parametrize("fstype", ["ext4", "xfs"])
+@pytest.mark.parametrize("fence", ["stop-instance", "force-detach"])
+def test_power_off_of_the_master(lab: LabUnderTest, fence: str, fstype: str):
+    lab.up("--fence", fence, "--fstype", fstype, *QUICK)
+    master, standby = _pair(lab)
+    lab.client_start()
+    lab.fail(master, "power-off")
+    lab.wait_for_holder(standby)
+    lab.nothing_lost()
+    state = lab.status()["ec2"]["instances"][master]
+    assert state == ("stopped" if fence == "stop-instance" else "running")
+    if fence == "stop-instance":
+        lab.heal(master)
+        lab.wait_until(lambda: lab.status()["nodes"][master]["vrrp_role"] == "backup", 30, "it booted as backup")
+        assert lab.holder() == standby
+
+
+@pytest.mark.parametrize("fence", ["stop-instance", "force-detach"])
+def test_freeze_of_the_master(lab: LabUnderTest, fence: str):
+    lab.up("--fence", fence, *QUICK)
+    master, standby = _pair(lab)
+    lab.client_start()
+    lab.fail(master, "freeze")
+    lab.wait_for_holder(standby)
+    lab.heal(master)
+    if fence == "force-detach":
+        # it thaws as a master that has lost its disk: it must notice by itself, clean up and stay out
+        lab.wait_until(lambda: status_of(lab, master)[1]["fenced"], 15, "the old master knows that it was fenced")
+        lab.wait_until(lambda: not lab.status()["nodes"][master]["mounts"], 15, "it has unmounted")
+    lab.wait_for_holder(standby)
+    assert lab.status()["violations"] == []
+    lab.nothing_lost()
+
+
+@pytest.mark.parametrize("fence", ["stop-instance", "force-detach"])
+def test_partition_of_vrrp_ends_with_one_that_has_everything(lab: LabUnderTest, fence: str):
+    lab.up("--fence", fence, *QUICK)
+    master, standby = _pair(lab)
+    lab.client_start()
+    lab.fail(master, "partition")
+    lab.wait_for_holder(standby)
+    lab.wait_until(lambda: all_at(lab, standby), 20, "the other one is out")
+    if fence == "force-detach":
+        lab.wait_until(lambda: status_of(lab, master)[1]["fenced"], 15, "the old master knows that it was fenced")
+        lab.heal(master)
+        time.sleep(2)
+        assert all_at(lab, standby), "after the partition nothing moves"
+    lab.nothing_lost()
+
+
+def test_partition_with_fence_none_leaves_the_holder_alone(lab: LabUnderTest):
+    lab.up("--fence", "none", *QUICK)
+    master, standby = _pair(lab)
+    lab.client_start()
+    lab.fail(master, "partition")
+    lab.wait_until(lambda: _blocked(lab, standby) == {"fence-none"}, 15, "the other one is blocked")
+    assert f"awsha fence {master} --yes" in status_of(lab, standby)[1]["blocked"][0]["hint"]
+    assert all_at(lab, master)
+    lab.heal(master)
+    lab.wait_until(lambda: lab.status()["nodes"][standby]["vrrp_role"] == "backup", 15, "one of both gave way")
+    lab.wait_for_holder(master)
+    assert lab.nothing_lost()["longest_outage_s"] < 2, "the client has hardly noticed"
+
+
+def test_vrrp_filtered_from_the_start_fences_nobody(lab: LabUnderTest):
+    lab.up("--vrrp-filtered", *QUICK)
+    holder, loser = _pair(lab)
+    lab.wait_until(lambda: _blocked(lab, loser) == {"holder-never-heard"}, 20, "the loser is blocked")
+    code, group = status_of(lab, loser)
+    assert (code, group["vrrp_role"]) == (2, "master")
+    assert "awsha check" in group["blocked"][0]["hint"]
+    time.sleep(3)
+    assert lab.status()["ec2"]["instances"] == {"a": "running", "b": "running"}
+    assert all_at(lab, holder)
+
+
+def test_flapping_ten_times_in_five_seconds_ends_well(lab: LabUnderTest):
+    lab.up(*QUICK)
+    master, standby = _pair(lab)
+    lab.client_start()
+    for _ in range(5):
+        lab.exec(master, "sh", "-c", "echo 1 > /run/awsha/health/data")
+        time.sleep(0.5)
+        lab.exec(master, "sh", "-c", "echo 0 > /run/awsha/health/data")
+        time.sleep(0.5)
+    lab.wait_until(lambda: lab.holder() is not None and all_at(lab, lab.holder() or ""), 60, "one node holds everything")
+    holder = lab.holder() or ""
+    lab.wait_until(lambda: status_of(lab, holder)[0] == 0, 15, "it is converged")
+    lab.nothing_lost()
+    assert lab.status()["ec2"]["instances"] == {"a": "running", "b": "running"}, "nobody was fenced"
+    assert standby in ("a", "b")
+
+
+def test_a_process_that_holds_a_file_is_ended(lab: LabUnderTest):
+    lab.up("--open-files", "terminate", "--timeout", "term_s=1", *QUICK)
+    master, standby = _pair(lab)
+    # a shell that ignores SIGTERM, with its working directory on the volume
+    lab.exec(master, "sh", "-c", "cd /srv/data; trap '' TERM; (while :; do sleep 1; done) </dev/null >/dev/null 2>&1 &")
+    lab.client_start()
+    lab.fail(master, "stop")
+    lab.wait_for_holder(standby)
+    lab.nothing_lost()
+
+
+def test_a_process_that_holds_a_file_blocks_when_the_policy_is_wait(lab: LabUnderTest):
+    lab.up("--open-files", "wait", *QUICK)
+    master, standby = _pair(lab)
+    pid = lab.exec(master, "sh", "-c", "cd /srv/data; sleep 600 </dev/null >/dev/null 2>&1 & echo $!").stdout.strip()
+    lab.fail(master, "stop")
+    lab.wait_until(lambda: "open-files" in _blocked(lab, master), 20, "the release is blocked")
+    reason = status_of(lab, master)[1]["blocked"][0]
+    assert pid in reason["text"]
+    assert "sleep" in reason["text"]
+    assert volume_of(lab)["attached_to"] == instance_of(lab, master), "a mounted volume is never detached"
+    lab.exec(master, "kill", pid)
+    lab.wait_for_holder(standby)
+
+
+def test_three_nodes(lab: LabUnderTest):
+    lab.up("--nodes", "3", *QUICK)
+    first = lab.holder() or ""
+    lab.client_start()
+    lab.fail(first, "power-off")
+    lab.wait_until(lambda: lab.holder() not in (None, first), 30, "a second node holds everything")
+    second = lab.holder() or ""
+    lab.fail(second, "stop")
+    lab.wait_until(lambda: lab.holder() not in (None, first, second), 30, "the third node holds everything")
+    assert all_at(lab, lab.holder() or "")
+    lab.nothing_lost()
+
+
+def test_two_groups_cross(lab: LabUnderTest):
+    lab.up("--groups", "2", *QUICK)
+    names = list(lab.status()["groups"])
+    holders = {name: lab.holder(name) for name in names}
+    assert sorted(holders.values()) == ["a", "b"], "each node is master of one group"
+    lab.client_start()
+    lab.fail("a", "stop")
+    for name in names:
+        lab.wait_for_holder("b", group=name)
+    lab.heal("a")
+    time.sleep(2)
+    assert {lab.holder(name) for name in names} == {"b"}
+    lab.nothing_lost()
+
+
+def test_many_volumes_and_addresses_move_together(lab: LabUnderTest):
+    lab.up("--volumes", "3", "--vips", "3", *QUICK)
+    master, standby = _pair(lab)
+    lab.client_start()
+    lab.fail(master, "kill")
+    lab.wait_for_holder(standby)
+    assert all_at(lab, standby)
+    lab.nothing_lost()
+
+
+def test_a_device_that_comes_late_is_waited_for(lab: LabUnderTest):
+    lab.up(*QUICK)
+    master, standby = _pair(lab)
+    lab.latency(attach_device=4.0)
+    lab.fail(master, "stop")
+    lab.wait_until(lambda: "waiting-for-device" in _waiting(lab, standby), 20, "it waits for the device, and says so")
+    lab.wait_for_holder(standby)
+
+
+def test_a_vip_that_netlink_does_not_show_is_put_back(lab: LabUnderTest):
+    lab.up(*QUICK)
+    master, _ = _pair(lab)
+    vip = lab.status()["groups"]["data"]["vips"][0]
+    lab.exec(master, "ip", "address", "del", f"{vip}/32", "dev", "eth0")
+    lab.wait_until(lambda: "vip-not-on-interface" in _waiting(lab, master), 5, "status shows it")
+    lab.wait_until(lambda: vip in lab.status()["nodes"][master]["addresses"], 10, "it is put back")
+    lab.wait_until(lambda: status_of(lab, master)[0] == 0, 10, "status is OK again")
+    assert lab.holder() == master
+
+
+def test_without_the_service_a_pair_still_fails_over(lab: LabUnderTest):
+    lab.up("--no-agent", *QUICK)
+    master, standby = _pair(lab)
+    lab.client_start()
+    lab.fail(master, "stop")
+    lab.wait_for_holder(standby, 45)
+    lab.heal(master)
+    lab.wait_until(lambda: lab.status()["nodes"][master]["vrrp_role"] == "backup", 15, "it is back as backup")
+    time.sleep(2)
+    lab.fail(standby, "power-off")
+    lab.wait_for_holder(master, 45)
+    lab.nothing_lost()
+
+
+def test_a_killed_agent_moves_nothing_and_a_new_one_carries_on(lab: LabUnderTest):
+    lab.up(*QUICK)
+    master, standby = _pair(lab)
+    lab.client_start()
+    lab.fail(master, "agent-kill")
+    time.sleep(1)
+    lab.heal(master)
+    lab.wait_until(lambda: status_of(lab, master)[0] == 0, 15, "the new agent finds everything in place")
+    assert lab.nothing_lost()["outages"] == []
+    lab.fail(master, "stop")
+    lab.wait_for_holder(standby)
+    lab.nothing_lost()
+
+
+def test_status_without_ec2_shows_what_the_kernel_and_vrrp_know(lab: LabUnderTest):
+    lab.up(*QUICK)
+    master, _ = _pair(lab)
+    lab.fail(master, "api-cut")
+    code, group = status_of(lab, master)
+    assert code == 3
+    assert (group["vrrp_role"], group["vips"][0]["kernel"], group["volumes"][0]["mounted"]) == ("master", True, True)
+    assert group["volumes"][0]["state"] == "unknown"
+    assert group["vips"][0]["ec2_instance"] == "unknown"
+    text = lab.exec(master, "awsha", "status", check=False)
+    assert text.returncode == 3
+    assert "unknown" in text.stdout
+    lab.heal(master)
+    lab.wait_until(lambda: status_of(lab, master)[0] == 0, 15, "EC2 answers again")
+
+
+def test_plan_shows_what_would_be_done_and_does_nothing(lab: LabUnderTest):
+    lab.up(*QUICK)
+    master, standby = _pair(lab)
+    told = json.loads(lab.exec(master, "awsha", "plan", "data", "--role", "backup", "--json").stdout)
+    assert "StopApplication" in {step["step"] for step in told["steps"]}
+    told = json.loads(lab.exec(standby, "awsha", "plan", "data", "--role", "master", "--json").stdout)
+    assert told["steps"] == []
+    assert {reason["code"] for reason in told["waiting"]} & {"holder-is-master", "grace"} or told["blocked"]
+    assert all_at(lab, master)
+
+
+def _pair(lab: LabUnderTest) -> tuple[str, str]:
+    """(holder, the other one) of a pair of two."""
+    holder = lab.wait_until(lab.holder, 20, "somebody holds everything")
+    return holder, "b" if holder == "a" else "a"
+
+
+def _blocked(lab: LabUnderTest, node: str) -> set[str]:
+    return {reason["code"] for reason in status_of(lab, node)[1]["blocked"]}
+
+
+def _waiting(lab: LabUnderTest, node: str) -> set[str]:
+    return {reason["code"] for reason in status_of(lab, node)[1]["waiting"]}
