@@ -10,7 +10,7 @@ from awsha.agent import ask
 from awsha.agent.assembly import Node
 from awsha.agent.marks import Marks
 from awsha.core.errors import EX_TEMPFAIL, AwshaError
-from awsha.core.model import CloudFacts, InstanceState, Unknown
+from awsha.core.model import AttachmentState, CloudFacts, InstanceState, Unknown
 from awsha.core.plan import PAUSED, RELEASED
 from awsha.core.policy import Fence, Group
 from awsha.core.volumes import forced_mark
@@ -42,7 +42,10 @@ def holders(node: Node, group: Group) -> Holders:
     if isinstance(facts.volumes, Unknown) or isinstance(facts.instances, Unknown):
         why = facts.volumes if isinstance(facts.volumes, Unknown) else facts.instances
         return Holders(frozenset(), frozenset(), why.reason if isinstance(why, Unknown) else "")
-    attached = {names.get(a.instance_id, a.instance_id) for v in facts.volumes.values() for a in v.attachments}
+    held = [a for v in facts.volumes.values() for a in v.attachments]
+    if any(a.state is not AttachmentState.ATTACHED for a in held):
+        return Holders(frozenset(), frozenset(), "a volume is on its way")
+    attached = {names.get(a.instance_id, a.instance_id) for a in held}
     addressed = {names[i.id] for i in facts.instances.values() if i.addresses & set(group.vips)}
     return Holders(frozenset(attached), frozenset(addressed))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from typing import Any
 
 import click
@@ -232,4 +231,4 @@ def demo() -> int:
     """Watch a pair hand over, crash, and lose its power, while a client writes. About a minute."""
     from awsha.lab.demo import demo as run
 
-    return run(lab_from_environment(), os.environ)
+    return run(lab_from_environment())

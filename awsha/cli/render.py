@@ -30,19 +30,21 @@ def status_view(told: dict[str, Any]) -> RenderableType:
 
 def _group(told: dict[str, Any], group: dict[str, Any]) -> RenderableType:
     colour = COLOURS[group["severity"]]
+    held = Table.grid(padding=(0, 2))
+    for no_wrap in (True, True, False, False):
+        held.add_column(no_wrap=no_wrap)
+    held.add_row("", "", Text("EC2 says", "dim"), Text("the kernel says", "dim"))
+    for vip in group["vips"]:
+        held.add_row(Text("address", "bold"), vip["address"], *_vip(vip))
+    for volume in group["volumes"]:
+        held.add_row(Text("volume", "bold"), volume["id"], *_volume(volume))
     rows = Table.grid(padding=(0, 2))
     rows.add_column(style="bold", no_wrap=True)
     rows.add_column()
     rows.add_row("VRRP", _vrrp(group))
-    for vip in group["vips"]:
-        rows.add_row("address", _vip(vip))
-    for volume in group["volumes"]:
-        rows.add_row("volume", _volume(volume))
     if group["application"] is not None:
         rows.add_row("application", _coloured(group["application"], group["application"] == "running", group))
-    rows.add_row(
-        "health", Text("ok", "green") if group["health"]["ok"] else Text(group["health"]["text"] or "failed", "red")
-    )
+    rows.add_row("health", Text(group["health"]["text"] or "ok", "green" if group["health"]["ok"] else "red"))
     for peer in group["peers"]:
         rows.add_row("peer", _peer(peer))
     for step in group["running"]:
@@ -51,14 +53,16 @@ def _group(told: dict[str, Any], group: dict[str, Any]) -> RenderableType:
         rows.add_row("waits", _reason(reason, "yellow"))
     for reason in group["blocked"]:
         rows.add_row("blocked", _reason(reason, "red"))
-    title = Text.assemble(
-        (f" {WORDS[group['severity']]} ", f"bold reverse {colour}"),
-        f" {group['name']} on {told['node']}: ",
-        (_summary(group), colour),
-        " ",
-    )
+    word = f" {WORDS[group['severity']]} "
+    where = f" {group['name']} on {told['node']}: "
+    title = Text.assemble((word, f"bold reverse {colour}"), where, (_summary(group), colour), " ")
     return Panel(
-        rows, title=title, title_align="left", border_style=colour, subtitle=told["observed_at"], subtitle_align="right"
+        Stack(rows, Text(), held),
+        title=title,
+        title_align="left",
+        border_style=colour,
+        subtitle=told["observed_at"],
+        subtitle_align="right",
     )
 
 
@@ -80,38 +84,30 @@ def _vrrp(group: dict[str, Any]) -> Text:
     return text
 
 
-def _vip(vip: dict[str, Any]) -> Text:
-    ec2 = {None: "no node", "unknown": "unknown"}.get(vip["ec2_node"], vip["ec2_node"])
-    return Text.assemble(
-        (f"{vip['address']:<15}", "bold"),
-        f" EC2: {ec2}",
-        _instance(vip["ec2_instance"]),
-        "   kernel: ",
-        _yes(vip["kernel"], "on the interface", "not here"),
-        "   metadata: ",
-        _yes(vip["metadata"], "here", "not here"),
-    )
-
-
-def _instance(instance: str | None) -> str:
-    return f" ({instance})" if instance not in (None, "unknown") else ""
+def _vip(vip: dict[str, Any]) -> tuple[Text, Text]:
+    """What EC2 (API and instance metadata) and the kernel say of an address."""
+    node = vip["ec2_node"] or ("no node" if vip["ec2_instance"] is None else vip["ec2_instance"])
+    cloud = Text(f"at {node}" if node not in ("unknown", "no node") else node)
+    if vip["metadata"] is not None:
+        cloud.append(f"; metadata: {'here' if vip['metadata'] else 'not here'}", "dim")
+    return cloud, Text(_yes(vip["kernel"], "on the interface", "not here"))
 
 
 def _yes(value: bool | None, yes: str, no: str) -> str:
     return "unknown" if value is None else yes if value else no
 
 
-def _volume(volume: dict[str, Any]) -> Text:
-    text = Text.assemble((volume["id"], "bold"), f" EC2: {volume['state']}")
-    for held in volume["attachments"]:
-        text.append(
-            f", {held['state']} {'to' if held['state'][:6] == 'attach' else 'at'} {held['node'] or held['instance']}"
-        )
+def _volume(volume: dict[str, Any]) -> tuple[Text, Text]:
+    """What EC2 and the kernel say of a volume."""
+    cloud = Text(volume["state"] if not volume["attachments"] else "")
+    for index, held in enumerate(volume["attachments"]):
+        preposition = "to" if held["state"].startswith("attach") else "at"
+        cloud.append(f"{', ' if index else ''}{held['state']} {preposition} {held['node'] or held['instance']}")
     if volume["releasing"]:
-        text.append(f", {volume['releasing']} is releasing", "yellow")
-    text.append(f"   kernel: {volume['device'] or 'no device'}, ")
-    text.append(f"{_yes(volume['mounted'], 'mounted on', 'not mounted on')} {volume['mount']}")
-    return text
+        cloud.append(f", {volume['releasing']} is releasing", "yellow")
+    kernel = Text(f"{volume['device'] or 'no device'}, ")
+    kernel.append(f"{_yes(volume['mounted'], 'mounted at', 'not mounted at')} {volume['mount']}")
+    return cloud, kernel
 
 
 def _coloured(text: str, good: bool, group: dict[str, Any]) -> Text:

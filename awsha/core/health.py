@@ -13,10 +13,14 @@ FAULTS_AT_ONCE = frozenset({Code.READ_ONLY, Code.APPLICATION_FAILED})
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """`ok` False makes keepalived leave mastership (FAULT); `text` says why."""
+    """`ok` False makes keepalived leave mastership (FAULT); `text` says why.
+
+    `hold`: it stands for a while even when its cause is gone at once, so that a node does not compete in flaps.
+    """
 
     ok: bool
     text: str = ""
+    hold: bool = True
 
 
 def verdict(s: Situation, plan: Plan, before: Verdict) -> Verdict:
@@ -25,10 +29,10 @@ def verdict(s: Situation, plan: Plan, before: Verdict) -> Verdict:
     An EC2 outage alone moves nothing; a master that waits for an operator keeps the verdict it has.
     """
     if FENCED in s.host.marks:
-        return Verdict(False, "fenced")
+        return Verdict(False, "fenced", hold=False)
     if RELEASED in s.host.marks:
         # everything is let go first; only then does VRRP give way
-        return Verdict(False, "released by an operator") if plan.done else before
+        return Verdict(False, "released by an operator", hold=False) if plan.done else before
     if plan.goal == "look":
         return before
     if plan.goal != "master" or plan.ready:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from awsha.core import addresses
+from awsha.core.freshness import Freshness
 from awsha.core.health import Verdict, verdict
 from awsha.core.model import (
     UNREAD,
@@ -28,7 +29,7 @@ from awsha.core.pacing import FIRST_LOOK_S, cloud_delay, local_delay
 from awsha.core.plan import plan
 from awsha.core.policy import Group
 from awsha.core.situation import HolderList, Memory, Past, Plan, Situation
-from awsha.core.steps import Attach, Detach, ListHolders, Outcome, Scope, Signal, Step
+from awsha.core.steps import ListHolders, Outcome, Scope, Signal, Step
 
 FRESH_S = 5.0  # older facts about EC2 do not permit a step: look first
 RUN_GAP_S = 60.0  # runs of one kind of step closer than this are one series
@@ -71,12 +72,9 @@ class Loop:
         self.memory = Memory()
         self.verdict = Verdict(True)
         self._faulted_at: float | None = None
-        self._dirty: set[Scope] = set(Scope)
-        self._reading: dict[Scope, float] = {}  # when the read was asked for
-        self._read_at: dict[Scope, float] = {}  # when the read that gave the facts was asked for
+        self._freshness = Freshness()
         self._running: dict[str, Step] = {}
         self._first_look: float | None = None  # EC2 is not asked before: something was just set going
-        self._cloud_changed_at = float("-inf")  # when a step on EC2 last ended
 
     # --- what goes in ---
 
@@ -88,20 +86,18 @@ class Loop:
             self.memory = Memory(running=self.memory.running)
             self._first_look = None
         self.intent = intent
-        self._dirty.update(Scope)
+        self._freshness.changed(*Scope)
 
     def poke(self, *scopes: Scope) -> None:
         """Something happened (a kernel event, a wake-up): these facts may be old."""
-        self._dirty.update(scopes)
+        self._freshness.changed(*scopes)
 
     def read(self, scope: Scope, value: object, now: float) -> None:
         """The answer to a read that a turn asked for. A read asked for before a step ended says nothing after it."""
-        asked_at = self._reading.pop(scope, now)
-        if scope is Scope.CLOUD and asked_at < self._cloud_changed_at:
+        if not self._freshness.answer(scope, now):
             if self._first_look is None:
-                self._dirty.add(scope)
+                self._freshness.changed(scope)
             return
-        self._read_at[scope] = asked_at
         if scope is Scope.CLOUD and isinstance(value, CloudFacts):
             self.cloud = value
             here = addresses.on_eni(self.situation(now, 0.0, Ambient()))
@@ -127,20 +123,22 @@ class Loop:
         if isinstance(step, Signal) and not step.kill and step.volume_id not in memory.term_sent:
             memory = replace(memory, term_sent={**memory.term_sent, step.volume_id: now})
         self.memory = memory
+        self._look_after(step, outcome, now)
+
+    def _look_after(self, step: Step, outcome: Outcome, now: float) -> None:
+        """What to read after a step: what it touched, at once; but EC2 only when something can have come of it."""
+        fresh = self._freshness
         if Scope.CLOUD in step.touches:
-            self._cloud_changed_at = now
-        if isinstance(step, Attach | Detach) and outcome.ok and isinstance(outcome.learned, VolumeFacts):
+            fresh.superseded(Scope.CLOUD)
+        if outcome.ok and isinstance(outcome.learned, VolumeFacts):
             self._learn(outcome.learned)
-            self._dirty.update(step.touches - {Scope.CLOUD})
             self._first_look = now + FIRST_LOOK_S
+            fresh.changed(*(step.touches - {Scope.CLOUD}))
         elif outcome.ok and step.touches == {Scope.CLOUD}:
             self._first_look = min(self._first_look or now + FIRST_LOOK_S, now + FIRST_LOOK_S)
-            self._read_at[Scope.CLOUD] = max(self._read_at.get(Scope.CLOUD, now), now - FRESH_S / 2)
         else:
-            self._dirty.update(step.touches)
-        for scope in step.touches:
-            if scope in self._reading and scope is not Scope.CLOUD:
-                self._dirty.add(scope)  # that read began before the step ended
+            self._first_look = None if Scope.CLOUD in step.touches else self._first_look
+            fresh.changed(*step.touches)
 
     def _learn(self, told: VolumeFacts) -> None:
         """EC2's own reply to AttachVolume or DetachVolume is a fact about that attachment, and about nothing else."""
@@ -165,11 +163,10 @@ class Loop:
         self.memory = replace(self.memory, since=since, running=frozenset(self._running))
         self._judge(situation, decided, now)
         due = self._next_reads(decided, now)
-        read = frozenset(scope for scope, at in due.items() if at <= now and scope not in self._reading)
+        read = frozenset(scope for scope, at in due.items() if at <= now)
         for scope in read:
-            self._reading[scope] = now
-            self._dirty.discard(scope)
-        wake = [at for scope, at in due.items() if scope not in self._reading]
+            self._freshness.ask(scope, now)
+        wake = [at for scope, at in due.items() if scope not in read]
         wake += [r.until for r in decided.reasons if r.until is not None and r.until > now]
         return Turn(read, start, min(wake, default=now + 1.0), decided, situation, self.verdict)
 
@@ -187,39 +184,41 @@ class Loop:
 
     def _fresh_for(self, step: Step, now: float) -> bool:
         """Whether everything that the step relies on was read since it last changed, and lately."""
-        fresh = True
+        permitted = True
         for scope in step.needs:
-            limit = FRESH_S if scope is Scope.CLOUD else LOCAL_FRESH_S
-            if scope in self._dirty or now - self._read_at.get(scope, float("-inf")) > limit:
-                if scope not in self._reading:
-                    self._dirty.add(scope)
-                fresh = False
-        return fresh
+            if not self._freshness.permits(scope, now, FRESH_S if scope is Scope.CLOUD else LOCAL_FRESH_S):
+                permitted = False
+                if not self._freshness.in_flight(scope) and not self._freshness.stale(scope):
+                    self._freshness.changed(scope)
+        return permitted
 
     def _judge(self, situation: Situation, decided: Plan, now: float) -> None:
         """Keep a failed verdict long enough for keepalived to see it."""
         judged = verdict(situation, decided, self.verdict)
         if not judged.ok and self.verdict.ok:
             self._faulted_at = now
-        if judged.ok and not self.verdict.ok and self._faulted_at is not None and now - self._faulted_at < FAULT_HOLD_S:
+        held = self._faulted_at is not None and now - self._faulted_at < FAULT_HOLD_S
+        if judged.ok and not self.verdict.ok and self.verdict.hold and held:
             return
         self.verdict = judged
 
     def _next_reads(self, decided: Plan, now: float) -> dict[Scope, float]:
-        """When each kind of fact is to be read next."""
+        """When each kind of fact is to be read next; those under way are left out."""
         due: dict[Scope, float] = {}
         for scope in Scope:
             if scope is Scope.APPLICATION and self.group.application is None:
                 continue
-            if scope in self._dirty:
+            if self._freshness.in_flight(scope):
+                continue
+            if self._freshness.stale(scope):
                 due[scope] = now
                 continue
-            last = self._read_at.get(scope, float("-inf"))
+            last = self._freshness.read_at(scope)
             if scope is Scope.CLOUD:
                 at = last + cloud_delay(decided.reasons, decided.done, self.memory, now)
                 due[scope] = max(at, self._first_look) if self._first_look is not None else at
+                if due[scope] <= now:
+                    self._first_look = None
             else:
                 due[scope] = last + local_delay(scope, decided.reasons)
-        if Scope.CLOUD in due and self._first_look is not None and now >= self._first_look:
-            self._first_look = None
         return due

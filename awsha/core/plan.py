@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from awsha.core import addresses, application, volumes
-from awsha.core.model import InstanceState, Role, Unknown
+from awsha.core import addresses, application, fencing, volumes
+from awsha.core.model import Role, Unknown
 from awsha.core.pacing import pace
 from awsha.core.situation import Code, Draft, Plan, Situation
 from awsha.core.steps import SetMark
@@ -60,31 +60,44 @@ def _goal(draft: Draft) -> str:
 
 
 def _fenced(draft: Draft) -> None:
-    """A fenced node cleans up and stays out, until it holds nothing and no running peer holds what it lost."""
+    """A fenced node cleans up and stays out until it is safe to compete again (ADR 0003).
+
+    That is when nothing of the volume is left here and its holder has released it, is not running, or has been heard
+    as master for a while: then the silence that led to the fence is over, and VRRP keeps this node a backup.
+    """
     s = draft.s
     draft.block(
         Code.FENCED,
         s.group.name,
         "fenced: another node has taken the volume of this one",
         "nothing to do here: it competes again when the holder has released "
-        f"(there: awsha release {s.group.name}) or is stopped",
+        f"(there: awsha release {s.group.name}), is stopped, or was heard for {s.group.timeouts.unfence_s:g} s",
     )
-    for volume in s.group.volumes:
-        vid = volume.id or ""
-        facts, disk = s.volume(vid), s.disk(vid)
-        if isinstance(facts, Unknown) or (disk.mount is not None and not disk.foreign) or disk.others:
-            return
-        for held in facts.attachments if facts is not None else ():
-            instance = s.instance(held.instance_id)
-            if isinstance(instance, Unknown):
-                return
-            if held.instance_id == s.me.instance_id or (
-                instance is not None
-                and instance.state is not InstanceState.STOPPED
-                and instance.state is not InstanceState.TERMINATED
-            ):
-                return
-    draft.step(SetMark(volumes.FENCED, present=False))
+    if all(_fence_is_over(draft, volume.id or "") for volume in s.group.volumes):
+        draft.step(SetMark(volumes.FENCED, present=False))
+
+
+def _fence_is_over(draft: Draft, vid: str) -> bool:
+    """Whether one volume is no reason any more to stay out."""
+    s = draft.s
+    facts, disk = s.volume(vid), s.disk(vid)
+    if isinstance(facts, Unknown) or isinstance(disk.mount, Unknown) or disk.others:
+        return False
+    if disk.mount is not None and not disk.foreign:
+        return False
+    return all(_no_rival(draft, held.instance_id) for held in (facts.attachments if facts else ()))
+
+
+def _no_rival(draft: Draft, holder: str) -> bool:
+    """Whether a holder of the volume can't be one that takes it in turn with this node."""
+    s = draft.s
+    instance = s.instance(holder)
+    if isinstance(instance, Unknown) or holder == s.me.instance_id:
+        return False
+    if instance is None or instance.state in fencing.GONE:
+        return True
+    heard = fencing.heard_alive(s, s.me.peers.get(holder, ""))
+    return heard and draft.standing(Code.HOLDER_HEARD, holder) >= s.group.timeouts.unfence_s
 
 
 def _acquire(draft: Draft) -> bool:

@@ -82,6 +82,7 @@ class Timeouts:
     start_s: float = 90.0  # application start
     stop_s: float = 60.0  # application stop
     term_s: float = 5.0  # between SIGTERM and SIGKILL for holders of open files
+    unfence_s: float = 60.0  # a fenced node that has cleaned up comes back after hearing the holder for so long
     vrrp_grace_s: float = 0.5  # keepalived gone for this long while master: release
 
 

@@ -70,6 +70,7 @@ class Code(StrEnum):
     FENCED = "fenced"
     RELEASED = "released"
     PAUSED = "paused"
+    HOLDER_HEARD = "holder-heard"  # never shown: how long a fenced node has heard the one that took its volume
     NOT_READY = "not-ready"  # never shown: how long a master has not held everything
 
 

@@ -328,6 +328,8 @@ def release(draft: Draft, volume: Volume, application_stopped: bool) -> bool:
     disk, facts = s.disk(vid), s.volume(vid)
     mine = s.mine(facts) if isinstance(facts, VolumeFacts) else None
     mounts = _own_mounts(disk)
+    if disk.stale and FENCED not in s.host.marks:
+        draft.step(SetMark(FENCED))
     if mounts and not disk.stale and mine is not None and isinstance(facts, VolumeFacts):
         # a node that has lost its disk releases nothing that the peer could wait for
         _tell_peer(draft, facts)

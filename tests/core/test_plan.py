@@ -507,6 +507,20 @@ def test_a_fenced_node_stays_out_while_the_holder_runs():
     assert (kinds(s), Code.FENCED in codes(s)) == ([], True)
 
 
+@pytest.mark.parametrize("role", RELEASE_ROLES)
+def test_a_lost_disk_means_fenced_in_every_role(role: Role):
+    s = situation(role, cloud=cloud(volume((B, "attached")), "b"), host=host(STALE))
+    assert SetMark("fenced") in plan(s).steps
+
+
+def test_a_fenced_node_comes_back_after_it_has_heard_the_holder_for_long():
+    s = situation(Role.FAULT, cloud=cloud(volume((B, "attached")), "b"), host=host(marks=FENCED, vip=False))
+    heard = replace(s, host=replace(s.host, heard={"b": Heard(NOW - 0.5, 100)}))
+    assert "SetMark" not in kinds(since(s, 61, (Code.HOLDER_HEARD, B))), "silence counts for nothing"
+    assert "SetMark" not in kinds(since(heard, 59, (Code.HOLDER_HEARD, B)))
+    assert only(since(heard, 61, (Code.HOLDER_HEARD, B)), SetMark) == SetMark("fenced", present=False)
+
+
 @pytest.mark.parametrize("facts", [cloud(), cloud(volume((B, "attached")), "b", "stopped")])
 def test_a_fenced_node_comes_back_when_the_holder_released_or_is_not_running(facts: CloudFacts):
     s = situation(Role.FAULT, cloud=facts, host=host(marks=FENCED, vip=False))
