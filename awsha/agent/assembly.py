@@ -51,6 +51,10 @@ class Node:
         """This node's name."""
         return next(iter(self.places.values())).me.name
 
+    def identify_again(self) -> None:
+        """Ask EC2 anew who the peers are: one was not known yet, or was replaced. Raises AwshaError."""
+        self.places = _places(self.policy, network_interfaces(), self.ec2, self.metadata, keep=False)
+
     def executor(self, group: Group) -> Executor:
         """Hands and eyes for one group."""
         place = self.places[group.name]
@@ -108,11 +112,13 @@ def network_interfaces() -> tuple[LocalInterface, ...]:
     return tuple(found)
 
 
-def _places(policy: Policy, local: tuple[LocalInterface, ...], ec2: Ec2, metadata: Metadata) -> dict[str, Place]:
+def _places(
+    policy: Policy, local: tuple[LocalInterface, ...], ec2: Ec2, metadata: Metadata, *, keep: bool = True
+) -> dict[str, Place]:
     """Who this node is, for each group; kept for this boot, so that a restart needs neither EC2 nor metadata."""
     file = run_dir() / "identity.json"
     key = _key(policy, local)
-    kept = _kept(file, key)
+    kept = _kept(file, key) if keep else None
     if kept is not None:
         return kept
     places: dict[str, Place] = {}

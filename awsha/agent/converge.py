@@ -13,7 +13,7 @@ from awsha.agent import intent as intents
 from awsha.agent.execute import Executor
 from awsha.agent.journal import Journal
 from awsha.core.loop import Ambient, Loop, Turn
-from awsha.core.model import Intent
+from awsha.core.model import Intent, Self
 from awsha.core.steps import Outcome, Scope, Step
 from awsha.host.clock import boottime
 
@@ -60,6 +60,10 @@ class Converger:
     def poke(self, *scopes: Scope) -> None:
         """Something happened: look at these kinds of facts at once; with none, only take a turn."""
         self._events.put(_Poke(scopes))
+
+    def identified(self, me: Self) -> None:
+        """The peers are other instances than was thought."""
+        self.loop.me = self.hands.me = self.hands.observer.me = me
 
     def turns(self) -> Iterator[Turn]:
         """Turn after turn, until the caller stops asking; each waits for an event, or for the time that was named."""

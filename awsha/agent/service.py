@@ -23,8 +23,10 @@ from awsha.agent.keepalived import KeepalivedWatch
 from awsha.agent.lock import GroupLock
 from awsha.agent.paths import health_file, private_dir, run_dir
 from awsha.agent.report import group_report
+from awsha.core.errors import AwshaError
 from awsha.core.loop import Turn
 from awsha.core.model import Role
+from awsha.core.situation import Code
 from awsha.core.steps import Scope
 from awsha.host import mounts, network
 from awsha.host.clock import boottime
@@ -33,6 +35,7 @@ TICK_S = 1.0
 STEPS_END_S = 5.0  # a clean stop waits this long for steps under way; what they set going is looked at after a restart
 STALLED_S = 30.0  # a loop that has not turned for so long is stuck: systemd's watchdog restarts the agent
 LOCK_LOOK_S = 0.1
+IDENTIFY_S = 20.0  # who the peers are is asked again at most this often
 ADVERT_LOOK_S = 1.0  # a master that hears another one looks at EC2 at most this often because of it
 
 
@@ -52,6 +55,7 @@ class Agent:
         self.keepalived = KeepalivedWatch()
         self.convergers: dict[str, Converger] = {}
         self._turned: dict[str, float] = {}
+        self._identified_at = boottime()
         self._looked_at: dict[str, float] = {}
         self._stop = threading.Event()
         self._selector = selectors.DefaultSelector()
@@ -66,7 +70,7 @@ class Agent:
             self._listen(stack)
             self._prepare_files()
             threads = [self._start_group(name) for name in (g.name for g in self.node.policy.groups)]
-            if error := self.node.ec2.warm():
+            if error := self.node.ec2.warm(2 + max(len(g.volumes) for g in self.node.policy.groups)):
                 self.journal.say("ec2", f"{error.message} (hint: {error.hint})")
             gc.collect()
             gc.freeze()
@@ -228,10 +232,28 @@ class Agent:
         while not self._stop.is_set():
             for key, _ in self._selector.select(TICK_S if period is None else min(TICK_S, period)):
                 key.data()
+            self._identify_again()
             now = boottime()
             if period is not None and now >= next_sign and all(now - at < STALLED_S for at in self._turned.values()):
                 sd.notify("WATCHDOG=1")
                 next_sign = now + period
+
+    def _identify_again(self) -> None:
+        """A peer whose instance is not known, or a holder that is none of the peers: one may have been replaced."""
+        turns = [c.last for c in self.convergers.values() if c.last is not None]
+        strange = any(r.code is Code.HELD_BY_STRANGER for turn in turns for r in turn.plan.reasons)
+        unresolved = any(place.unresolved for place in self.node.places.values())
+        if not (strange or unresolved) or boottime() - self._identified_at < IDENTIFY_S:
+            return
+        self._identified_at = boottime()
+        try:
+            self.node.identify_again()
+        except AwshaError as error:
+            self.journal.say("ec2", f"the peers' instances can't be asked for: {error.message}")
+            return
+        for name, converger in self.convergers.items():
+            converger.identified(self.node.places[name].me)
+            converger.poke(Scope.CLOUD)
 
 
 def write_health(group: str, turn: Turn) -> None:

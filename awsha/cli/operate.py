@@ -77,14 +77,17 @@ def pause(config: Path, group: str) -> None:
 
 
 @click.command()
-@click.argument("group")
+@click.argument("group", required=False)
 @click.pass_obj
-def resume(config: Path, group: str) -> None:
-    """End a pause or a release of GROUP on this node."""
+def resume(config: Path, group: str | None) -> None:
+    """End a pause or a release of GROUP (default: all) on this node."""
     from awsha.agent import operate
 
-    found = operate.resume(_groups(_node(config), group)[0])
-    click.echo(f"{group} takes part again" if found else f"{group} was neither paused nor released here")
+    for wanted in _groups(_node(config), group):
+        found = operate.resume(wanted)
+        click.echo(
+            f"{wanted.name} takes part again" if found else f"{wanted.name} was neither paused nor released here"
+        )
 
 
 @click.command()

@@ -1,4 +1,4 @@
-"""The main path, with real keepalived, real file systems and the real agent: what fails, and who holds what after it."""
+"""The main path, with real keepalived, file systems and agent: what fails, and who holds what after it."""
 
 from __future__ import annotations
 
@@ -167,7 +167,9 @@ def test_flapping_ten_times_in_five_seconds_ends_well(lab: LabUnderTest):
         time.sleep(0.5)
         lab.exec(master, "sh", "-c", "echo 0 > /run/awsha/health/data")
         time.sleep(0.5)
-    lab.wait_until(lambda: lab.holder() is not None and all_at(lab, lab.holder() or ""), 60, "one node holds everything")
+    lab.wait_until(
+        lambda: lab.holder() is not None and all_at(lab, lab.holder() or ""), 60, "one node holds everything"
+    )
     holder = lab.holder() or ""
     lab.wait_until(lambda: status_of(lab, holder)[0] == 0, 15, "it is converged")
     lab.nothing_lost()
@@ -284,6 +286,91 @@ def test_a_killed_agent_moves_nothing_and_a_new_one_carries_on(lab: LabUnderTest
     lab.fail(master, "stop")
     lab.wait_for_holder(standby)
     lab.nothing_lost()
+
+
+SD_NOTIFY = """
+import os, signal, socket, subprocess, sys, time
+box = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+box.bind("/run/notify.sock")
+box.settimeout(20)
+agent = subprocess.Popen(["awsha", "agent"], stderr=subprocess.DEVNULL, env={
+    **os.environ, "NOTIFY_SOCKET": "/run/notify.sock", "WATCHDOG_USEC": "1000000"})
+heard = []
+while heard.count("WATCHDOG=1") < 2:
+    heard.append(box.recv(100).decode())
+agent.send_signal(signal.SIGTERM)
+code = agent.wait(20)
+while "STOPPING=1" not in heard:
+    heard.append(box.recv(100).decode())
+print(heard[0], heard[-1], code, os.path.exists("/run/awsha/agent.sock"))
+"""
+
+
+def test_the_agent_tells_systemd_and_stops_cleanly_without_moving_anything(lab: LabUnderTest):
+    lab.up(*QUICK)
+    master, _ = _pair(lab)
+    lab.fail(master, "agent-kill")
+    told = lab.exec(master, "python3", "-c", SD_NOTIFY, timeout_s=60).stdout.split()
+    assert told == ["READY=1", "STOPPING=1", "0", "False"]
+    assert all_at(lab, master)
+
+
+def test_switchover_hands_over_and_comes_back_as_backup(lab: LabUnderTest):
+    lab.up(*QUICK)
+    master, standby = _pair(lab)
+    lab.client_start()
+    refused = lab.exec(standby, "awsha", "switchover", "data", check=False)
+    assert (refused.returncode, "does not serve" in refused.stderr) == (1, True)
+    assert lab.exec(master, "awsha", "switchover", "data", "--dry-run").returncode == 0
+    assert all_at(lab, master), "a dry run moves nothing"
+    lab.exec(master, "awsha", "switchover", "data", timeout_s=60)
+    lab.wait_for_holder(standby)
+    lab.wait_until(lambda: status_of(lab, master)[0] == 0, 20, "the old master is a healthy backup")
+    lab.nothing_lost()
+
+
+def test_release_keeps_a_node_out_until_resume_and_pause_stands_still(lab: LabUnderTest):
+    lab.up(*QUICK)
+    master, standby = _pair(lab)
+    lab.exec(master, "awsha", "release", "data", timeout_s=60)
+    lab.wait_for_holder(standby)
+    lab.exec(standby, "awsha", "pause", "data")
+    lab.fail(standby, "stop")
+    time.sleep(2)
+    assert all_at(lab, standby), "a paused node acts on nothing"
+    lab.exec(standby, "awsha", "resume", "data")
+    lab.wait_until(lambda: not lab.status()["nodes"][standby]["mounts"], 20, "it lets go after all")
+    assert lab.holder() is None, "the released node does not compete"
+    lab.exec(master, "awsha", "resume")
+    lab.wait_for_holder(master)
+
+
+def test_an_operator_fences_a_node(lab: LabUnderTest):
+    lab.up("--fence", "none", *QUICK)
+    master, standby = _pair(lab)
+    lab.client_start()
+    lab.fail(master, "power-off")
+    lab.wait_until(lambda: "fence-none" in _blocked(lab, standby), 20, "it waits for the operator")
+    told = lab.exec(standby, "awsha", "fence", master, check=False)
+    assert (told.returncode, instance_of(lab, master) in told.stderr) == (1, True), "it only says what it would do"
+    assert lab.status()["ec2"]["instances"][master] == "running"
+    lab.exec(standby, "awsha", "fence", master, "--yes", timeout_s=60)
+    lab.wait_for_holder(standby)
+    lab.nothing_lost()
+
+
+def test_converge_by_hand(lab: LabUnderTest):
+    lab.up("--no-agent", "--no-keepalived", "--no-wait", *QUICK)
+    vip = lab.status()["groups"]["data"]["vips"][0]
+    nothing_said = lab.exec("a", "awsha", "converge", "data", check=False)
+    assert (nothing_said.returncode, "--role" in nothing_said.stderr) == (1, True)
+    out_of_time = lab.exec("a", "awsha", "converge", "data", "--role", "master", "--timeout", "0.1", check=False)
+    assert out_of_time.returncode == 75
+    lab.exec("a", "ip", "address", "add", f"{vip}/32", "dev", "eth0")
+    assert lab.exec("a", "awsha", "converge", "data", "--role", "master", timeout_s=60).returncode == 0
+    assert lab.holder() == "a"
+    assert lab.exec("a", "awsha", "converge", "data", "--role", "backup", timeout_s=60).returncode == 0
+    assert volume_of(lab)["state"] == "available"
 
 
 def test_status_without_ec2_shows_what_the_kernel_and_vrrp_know(lab: LabUnderTest):
