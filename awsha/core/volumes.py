@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from awsha.core import fencing
+from awsha.core import fencing, unmounting
 from awsha.core.model import (
     Attachment,
     AttachmentState,
@@ -15,28 +15,22 @@ from awsha.core.model import (
     VolumeFacts,
     VolumeState,
 )
-from awsha.core.policy import Fsck, OpenFiles, Volume
-from awsha.core.situation import Code, Draft, HolderList, Situation
+from awsha.core.policy import Fsck, Volume
+from awsha.core.situation import Code, Draft, Situation
 from awsha.core.steps import (
     Attach,
     Check,
     ClearReleasing,
     Detach,
-    Failure,
-    ListHolders,
     MountVolume,
     Scope,
     SetMark,
-    Signal,
     TagReleasing,
-    Unmount,
 )
 
 FENCED = "fenced"
 DEVICE_LETTERS = "fghijklmnop"  # the names that AWS recommends for EBS data volumes (EC2 user guide, device naming)
 DISAGREE_S = 10.0  # mounted on a living device, and EC2 says elsewhere: this long, over many looks, is no stale view
-HOLDERS_LOOK_S = 0.25
-HOLDERS_LOOK_SLOW_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -338,7 +332,7 @@ def release(draft: Draft, volume: Volume, application_stopped: bool) -> bool:
     elif mounts and not application_stopped:
         pass  # the application's own reason says what is waited for
     elif mounts:
-        _unmount(draft, vid, mounts, lost=disk.stale)
+        unmounting.unmount(draft, vid, mounts, lost=disk.stale)
     elif isinstance(facts, Unknown):
         draft.unknown(
             Code.CLOUD_UNKNOWN, "volumes", f"EC2 does not say whether {vid} is attached here", facts, Scope.CLOUD
@@ -372,57 +366,3 @@ def _tell_peer(draft: Draft, facts: VolumeFacts) -> None:
     told = fencing.releasing(draft.s, facts, draft.s.me.name) or (past is not None and past.ok)
     if not told:
         draft.step(TagReleasing(facts.id))
-
-
-def _unmount(draft: Draft, vid: str, mounts: tuple[Mount, ...], *, lost: bool) -> None:
-    """Unmount; when something holds the file system, find out what, and do what the policy says."""
-    s = draft.s
-    tried = s.past(Unmount, vid)
-    if lost:
-        # Nothing can be saved on a disk that is gone, and asking it may hang: one honest try, then detach the tree.
-        draft.step(Unmount(vid, mounts, lazy=tried is not None and not tried.ok))
-        return
-    if tried is None or tried.ok or tried.failure not in (Failure.BUSY, Failure.TIMEOUT):
-        draft.step(Unmount(vid, mounts))
-        return
-    listed = s.memory.holders.get(vid)
-    signalled = s.past(Signal, vid)
-    if listed is None or listed.at < tried.at or (signalled is not None and listed.at < signalled.at):
-        draft.step(ListHolders(vid, mounts))
-    elif not listed.holders:
-        draft.step(Unmount(vid, mounts))
-    else:
-        _clear_holders(draft, vid, mounts, listed)
-
-
-def _clear_holders(draft: Draft, vid: str, mounts: tuple[Mount, ...], listed: HolderList) -> None:
-    """The `open_files` policy."""
-    s, policy, term_s = draft.s, draft.s.group.open_files, draft.s.group.timeouts.term_s
-    names = ", ".join(f"{h.command}[{h.pid}] {h.how} {h.path}" for h in listed.holders[:5])
-    more = len(listed.holders) - 5
-    text = f"{mounts[-1].target} is in use by {names}" + (f" and {more} more" if more > 0 else "")
-    look_again = HOLDERS_LOOK_SLOW_S if policy is OpenFiles.WAIT else HOLDERS_LOOK_S
-    if s.now - listed.at >= look_again:
-        draft.step(ListHolders(vid, mounts))
-    if policy is OpenFiles.WAIT:
-        draft.block(
-            Code.OPEN_FILES,
-            vid,
-            text,
-            f'stop them (kill {" ".join(str(h.pid) for h in listed.holders[:5])}), or set open_files = "terminate"',
-            Scope.DISKS,
-        )
-        return
-    first_term = s.memory.term_sent.get(vid)
-    kill = policy is OpenFiles.KILL or (first_term is not None and s.now - first_term >= term_s)
-    signalled = s.past(Signal, vid)
-    fresh = isinstance(signalled.step, Signal) and signalled.step.kill == kill if signalled is not None else False
-    if signalled is None or not fresh or s.now - signalled.at >= term_s:
-        draft.step(Signal(vid, listed.holders, mounts, kill))
-    draft.wait(
-        Code.OPEN_FILES,
-        vid,
-        text + (": killed" if kill else ": asked to end"),
-        Scope.DISKS,
-        for_s=None if kill else term_s,
-    )
