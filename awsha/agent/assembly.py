@@ -94,7 +94,7 @@ def assemble(
         policy = _volumes_by_tags(policy, ec2)
         places = _places(policy, local, ec2, metadata)
     except AwshaError as error:
-        if not blind or error.exit_code != 1:
+        if not blind:
             raise
         ec2 = Ec2(policy.region or "unknown", observer=observer)
         places = {g.name: _blind_place(policy, local, g, error.message) for g in policy.groups}

@@ -21,6 +21,8 @@ COMMANDS = {
     "converge": ("awsha.cli.agent", "converge", "Converge one group in the foreground, without an agent."),
     "plan": ("awsha.cli.status", "plan", "Show what would be done for a role; changes nothing."),
     "status": ("awsha.cli.status", "status", "What VRRP, EC2 and the kernel each say, what waits, and why."),
+    "check": ("awsha.cli.check", "check", "Preflight: all that would make a failover fail, with a hint for each."),
+    "iam-policy": ("awsha.cli.check", "iam_policy", "The least-privilege policy for this configuration."),
     "release": ("awsha.cli.operate", "release", "Let a group go here, before VRRP gives way."),
     "switchover": ("awsha.cli.operate", "switchover", "Hand a group to a peer, planned."),
     "pause": ("awsha.cli.operate", "pause", "Observe a group and act on nothing."),
@@ -46,6 +48,8 @@ class LazyGroup(click.Group):
         module, attribute, _ = COMMANDS[cmd_name]
         command = getattr(importlib.import_module(module), attribute)
         assert isinstance(command, click.Command)  # noqa: S101
+        if cmd_name != "lab":
+            _accept_config(command)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
@@ -56,10 +60,33 @@ class LazyGroup(click.Group):
             formatter.write_dl(rows)
 
 
+def _accept_config(command: click.Command) -> None:
+    """Let --config stand behind the command's name too, where people write it."""
+    if isinstance(command, click.Group):
+        for inner in command.commands.values():
+            _accept_config(inner)
+    elif not any("--config" in option.opts for option in command.params):
+        command.params.append(
+            click.Option(
+                ["--config"], type=click.Path(path_type=Path), expose_value=False, hidden=True, callback=_set_config
+            )
+        )
+
+
+def _set_config(ctx: click.Context, _: click.Parameter, value: Path | None) -> None:
+    if value is not None:
+        ctx.obj = value
+
+
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
-    "--config", "config_path", type=click.Path(path_type=Path), envvar="AWSHA_CONFIG",
-    default=Path("/etc/awsha/awsha.toml"), show_default=True, help="The one awsha.toml, the same on every node.",
+    "--config",
+    "config_path",
+    type=click.Path(path_type=Path),
+    envvar="AWSHA_CONFIG",
+    default=Path("/etc/awsha/awsha.toml"),
+    show_default=True,
+    help="The one awsha.toml, the same on every node.",
 )
 @click.version_option(__version__, prog_name="awsha")
 @click.pass_context
