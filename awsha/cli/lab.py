@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import Any
 
 import click
@@ -19,12 +20,15 @@ REPORT_TIMEOUT_S = 60.0
 
 
 @click.group()
-def lab() -> None:
+@click.option("--prefix", metavar="NAME", help="Name of the lab; stands before AWSHA_LAB.")
+def lab(prefix: str | None) -> None:
     """A whole pair on this machine, without an AWS account.
 
-    Real keepalived, real file systems, each node in namespaces of its own, and an EC2 that follows EC2's rules. Needs root.
-    AWSHA_LAB names the lab (default awshalab), so that two fit on one machine. Start with: awsha lab demo
+    Real keepalived, real file systems, each node in namespaces of its own, and an EC2 that follows EC2's rules.
+    Needs root. AWSHA_LAB names the lab (default awshalab), so that two fit on one machine. To begin: awsha lab demo
     """
+    if prefix is not None:
+        os.environ["AWSHA_LAB"] = prefix
 
 
 @lab.command()
@@ -36,7 +40,7 @@ def lab() -> None:
 @click.option("--latency", default="aws", show_default=True, type=click.Choice(["aws", "none"]), help="EC2's delays.")
 @click.option("--fstype", default="ext4", show_default=True, type=click.Choice(["ext4", "xfs"]))
 @click.option("--advert-int", default=0.2, show_default=True, help="Seconds between VRRP adverts.")
-@click.option("--open-files", default="", type=click.Choice(["", "wait", "terminate", "kill"]), help="As in awsha.toml.")
+@click.option("--open-files", default="", type=click.Choice(["", "wait", "terminate", "kill"]), help="As awsha.toml.")
 @click.option("--timeout", "timeouts", multiple=True, metavar="NAME=SECONDS", help="One of [group.timeouts].")
 @click.option("--application/--no-application", default=True, help="A record server on the volume, for the client.")
 @click.option("--agent/--no-agent", default=True, help="Run `awsha agent` in each node.")
@@ -45,7 +49,7 @@ def lab() -> None:
 @click.option("--wait/--no-wait", default=True, help="Wait until each group has a master that holds everything.")
 @click.option("--deadline", "deadline_s", default=90.0, show_default=True, help="Seconds to come up.")
 @JSON
-def up(timeouts: tuple[str, ...], wait: bool, deadline_s: float, as_json: bool, **options: Any) -> None:
+def up(timeouts: tuple[str, ...], wait: bool, deadline_s: float, as_json: bool, **options: Any) -> None:  # noqa: ANN401 - click's values
     """Start a pair, and wait until one node is master."""
     from awsha.lab.start import start
 
@@ -100,7 +104,7 @@ def exec_(node: str, command: tuple[str, ...]) -> None:
 @click.argument("node")
 @click.argument("kind", type=click.Choice(FAIL_KINDS))
 def fail(node: str, kind: str) -> None:
-    """Break a node: stop or kill keepalived, freeze everything, cut VRRP or the EC2 API, take its power, kill its agent."""
+    """Break a node: stop or kill keepalived, freeze all, cut VRRP or the EC2 API, take its power, kill its agent."""
     click.echo(ask(lab_from_environment(), {"do": "fail", "node": node, "kind": kind}))
 
 
@@ -124,10 +128,14 @@ def heal(node: str) -> None:
 @click.option("--times", default=1, show_default=True, help="How often; 0: until cleared.")
 @click.option("--node", help="Only calls of this node.")
 @click.option("--match", help="Only calls that name this (a volume, a device).")
-def fault(action: str, **options: Any) -> None:
-    """Make an EC2 action fail: awsha lab fault AttachVolume --lost-reply ('*': every action, metadata: instance metadata)."""
+def fault(action: str, **options: Any) -> None:  # noqa: ANN401 - click's values
+    """Make an EC2 action fail: awsha lab fault AttachVolume --lost-reply
+
+    ACTION may also be '*' (every action of the API) or `metadata` (instance metadata).
+    """
     ask(lab_from_environment(), {"do": "fault", "action": action, **fault_request(options)})
-    click.echo(f"{action} will fail" + ("" if options["times"] == 1 else f" ({options['times'] or 'any number of'} times)"))
+    times = "" if options["times"] == 1 else f" ({options['times'] or 'any number of'} times)"
+    click.echo(f"{action} will fail{times}")
 
 
 def fault_request(options: dict[str, Any]) -> dict[str, Any]:
@@ -143,7 +151,8 @@ def fault_request(options: dict[str, Any]) -> dict[str, Any]:
         kinds.append({"kind": f"stuck_{options['stuck']}"})
     kinds += [{"kind": kind} for kind in ("throttle", "lost_reply", "black_hole") if options[kind]]
     if len(kinds) != 1:
-        raise AwshaError("one kind of fault is needed", hint="for instance: awsha lab fault AttachVolume --error InternalError")
+        hint = "for instance: awsha lab fault AttachVolume --error InternalError"
+        raise AwshaError("exactly one kind of fault is needed", hint=hint)
     return {**kinds[0], "times": options["times"], "node": options["node"], "match": options["match"]}
 
 

@@ -1,7 +1,8 @@
 """A client of the lab's application: writes numbered records through the VIP and notes every acknowledgement.
 
-`python -m awsha.lab.client SPEC` (JSON: address, port, ledger, netns, cgroup, pause_s) runs until SIGTERM. The ledger has a line
-for each event: `+ <time>` began, `- <time>` ended, `<number> <time>` acknowledged; times are CLOCK_MONOTONIC seconds.
+`python -m awsha.lab.client SPEC` (JSON: address, port, ledger, netns, cgroup, pause_s) runs until SIGTERM. The ledger
+has a line for each event: `+ <time>` began, `- <time>` ended, `<number> <time>` acknowledged; times are
+CLOCK_MONOTONIC seconds.
 `report` compares the ledger with what the application still has.
 """
 
@@ -153,11 +154,7 @@ class Report:
 def report(ledger: Ledger, stored: list[int] | None, reason: str = "") -> Report:
     """Compare a ledger with every number that the application has (None: it could not be read, for this reason)."""
     offset = time.time() - time.monotonic()
-    outages = [
-        {"start": round(start + offset, 3), "end": round(end + offset, 3), "duration": round(end - start, 3), "open": going_on}
-        for start, end, going_on in ledger.silences
-        if end - start > OUTAGE_S
-    ]
+    outages = [_outage(*silence, offset) for silence in ledger.silences if silence[1] - silence[0] > OUTAGE_S]
     lost = None if stored is None else sorted(set(ledger.acknowledged) - set(stored))
     duplicated = None if stored is None else sum(1 for count in Counter(stored).values() if count > 1)
     return Report(
@@ -170,6 +167,11 @@ def report(ledger: Ledger, stored: list[int] | None, reason: str = "") -> Report
         reason,
         (lost or [])[:20],
     )
+
+
+def _outage(start: float, end: float, going_on: bool, offset: float) -> dict[str, Any]:
+    times = {"start": start + offset, "end": end + offset, "duration": end - start}
+    return {**{name: round(value, 3) for name, value in times.items()}, "open": going_on}
 
 
 def merge(reports: dict[str, Report]) -> dict[str, Any]:
@@ -185,7 +187,7 @@ def merge(reports: dict[str, Report]) -> dict[str, Any]:
         "lost": total([one.lost for one in every]),
         "duplicated": total([one.duplicated for one in every]),
         "longest_outage_s": max((one.longest_outage_s for one in every), default=0.0),
-        "outages": sorted((outage for one in every for outage in one.outages), key=lambda outage: float(outage["start"])),
+        "outages": sorted((outage for one in every for outage in one.outages), key=lambda o: float(o["start"])),
         "running": any(one.running for one in every),
         "reason": "; ".join(f"{name}: {one.reason}" for name, one in reports.items() if one.reason),
         "groups": {name: one.to_json() for name, one in reports.items()},

@@ -37,7 +37,7 @@ class Clients:
         """Start a client for every group that has an application; `pause_s` between two records. Raises AwshaError."""
         pair = self._pair
         if not pair.shape.application:
-            raise AwshaError("this lab has no application to write to", hint="awsha lab up --application, with a volume")
+            raise AwshaError("this lab has no application", hint="awsha lab up --application, with a volume")
         cgroup = pair.lab.cgroup / CLIENT
         cgroup.mkdir(exist_ok=True)
         pair.lab.ledger.mkdir(exist_ok=True)
@@ -94,4 +94,5 @@ class Clients:
             finally:
                 connection.close()
         except (OSError, ValueError) as error:
-            return report(ledger, None, f"nobody serves {group.vips[0]}:{group.port} ({error}): what is stored can't be read")
+            where = f"{group.vips[0]}:{group.port}"
+            return report(ledger, None, f"nobody serves {where} ({error}): what is stored can't be read")

@@ -1,4 +1,4 @@
-"""The daemon's control socket: one JSON object a line in, one out. Root only, by the folder's and the socket's modes."""
+"""The daemon's control socket: one JSON object a line in, one out. Root only: the folder's and the socket's modes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ class _Handler(socketserver.StreamRequestHandler):
                 reply = {"error": error.message, "hint": error.hint}
             except Exception as error:
                 log.exception("request failed: %s", line[:200])
-                reply = {"error": f"{type(error).__name__}: {error}", "hint": "a fault of the lab itself: see daemon.log"}
+                what = f"{type(error).__name__}: {error}"
+                reply = {"error": what, "hint": "a fault of the lab itself: see daemon.log"}
             try:
                 self.wfile.write(json.dumps(reply).encode() + b"\n")
             except OSError:
@@ -45,14 +46,17 @@ class ControlServer(socketserver.ThreadingUnixStreamServer):
 
     def __init__(self, lab: Lab, answer: Callable[[Request], Any]) -> None:
         self.answer = answer
+        # Under its name only once it listens: whoever finds it can connect.
+        early = lab.socket.with_name("control.early")
         before = os.umask(0o177)
         try:
-            super().__init__(str(lab.socket), _Handler)
+            super().__init__(str(early), _Handler)
         finally:
             os.umask(before)
+        early.rename(lab.socket)
 
 
-def ask(lab: Lab, request: Request, timeout_s: float = 30.0) -> Any:
+def ask(lab: Lab, request: Request, timeout_s: float = 30.0) -> Any:  # noqa: ANN401 - JSON
     """Have the daemon do something; returns its result. Raises AwshaError: what it says, or that no lab is up."""
     try:
         with socket.socket(socket.AF_UNIX) as connection:
@@ -77,7 +81,7 @@ def ask(lab: Lab, request: Request, timeout_s: float = 30.0) -> Any:
     return reply["result"]
 
 
-class NoLab(AwshaError):  # noqa: N818 - reads as what it says
+class NoLab(AwshaError):
     """No daemon answers for this prefix."""
 
     def __init__(self, lab: Lab) -> None:

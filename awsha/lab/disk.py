@@ -1,8 +1,8 @@
 """EBS volumes: a backing file each, and for every attachment a fresh loop device that only one node can see.
 
-The image is a little longer than the volume: a device that is taken away by force is pointed at that tail, 512 bytes long,
-so whatever the old holder still writes fails with an I/O error or lands where nobody reads. A device is always cut
-before another one is made over the same image; no two of them ever write it.
+The image is a little longer than the volume: a device that is taken away is pointed at that tail, 512 bytes long, so
+whatever the old holder still writes fails with an I/O error or lands where nobody reads. A device is always cut before
+another one is made over the same image; no two of them ever write it.
 """
 
 from __future__ import annotations
@@ -21,9 +21,11 @@ from pathlib import Path
 from awsha.core.errors import AwshaError
 from awsha.host.run import run
 from awsha.lab.settings import Lab
+from awsha.lab.waiting import wait_until
 
 # linux/loop.h
-LOOP_CLR_FD, LOOP_SET_STATUS64, LOOP_CONFIGURE, LOOP_CTL_REMOVE, LOOP_CTL_GET_FREE = 0x4C01, 0x4C04, 0x4C0A, 0x4C81, 0x4C82
+LOOP_CLR_FD, LOOP_SET_STATUS64, LOOP_CONFIGURE = 0x4C01, 0x4C04, 0x4C0A
+LOOP_CTL_REMOVE, LOOP_CTL_GET_FREE = 0x4C81, 0x4C82
 LO_FLAGS_AUTOCLEAR = 4
 LOOP_INFO64 = struct.Struct("=5Q4I64s64s32s2Q")
 LOOP_MAJOR = 7
@@ -31,6 +33,7 @@ LOOP_MAJOR = 7
 TAIL_BYTES = 1 << 20  # beyond the volume's end, for what a cut device still writes
 MKFS_TIMEOUT_S = 30.0
 RELEASE_DEADLINE_S = 10.0
+QUIET_S, QUIET_DEADLINE_S = 0.005, 0.5
 MKFS = {
     # Few inodes and a small journal: a quarter of the time, and nothing left to initialise in the background.
     "ext4": ["mkfs.ext4", "-q", "-F", "-N", "4096", "-J", "size=8", "-E", "lazy_itable_init=0,nodiscard"],
@@ -59,6 +62,7 @@ class LoopDevice:
 
     index: int
     fd: int
+    image: Path
     sectors: int
     created: bool  # the device node did not exist before: take it away afterwards
 
@@ -88,23 +92,31 @@ def bind(image: Path, size: int) -> LoopDevice:
                 if error.errno != errno.EBUSY:
                     raise
                 continue
-            return LoopDevice(index, fd, size // 512, index not in existing)
+            return LoopDevice(index, fd, image, size // 512, index not in existing)
     finally:
         os.close(image_fd)
         os.close(control)
     raise AwshaError("no free loop device", hint="losetup -a shows who has them")
 
 
-def cut(loop: LoopDevice, volume_size: int, image: Path) -> None:
-    """Take the disk away under whoever has it: after this returns, nothing that was written to it reaches the volume.
+def cut(loop: LoopDevice, volume_size: int) -> None:
+    """Take the disk away under whoever has it: after this returns, nothing that is written to it reaches the volume.
 
-    The kernel drains the requests in flight before it changes the limits (drivers/block/loop.c, loop_set_status).
-    Raises OSError when the device could not be cut.
+    Two steps, because the kernel changes the place first and the size a moment later (drivers/block/loop.c,
+    loop_set_status): moved at once, a write in between would succeed in the wrong place and be acknowledged.
+    So first the size shrinks to one sector in its place, what had passed the old size arrives where it belongs, and
+    only then that sector moves to the tail. Raises OSError when the device could not be cut.
     """
+    _set_status(loop, _status(0, 512, os.fsencode(loop.image)))
+    wait_quiet(loop)
+    _set_status(loop, _status(volume_size, 512, os.fsencode(loop.image)))
+
+
+def _set_status(loop: LoopDevice, status: bytes) -> None:
     deadline = time.monotonic() + RELEASE_DEADLINE_S
     while True:
         try:
-            fcntl.ioctl(loop.fd, LOOP_SET_STATUS64, _status(volume_size, 512, os.fsencode(image)))
+            fcntl.ioctl(loop.fd, LOOP_SET_STATUS64, status)
         except OSError as error:
             # Older kernels answer EAGAIN while cached metadata keeps being dirtied.
             if error.errno != errno.EAGAIN or time.monotonic() > deadline:
@@ -113,14 +125,34 @@ def cut(loop: LoopDevice, volume_size: int, image: Path) -> None:
             return
 
 
+def wait_quiet(loop: LoopDevice) -> None:
+    """Wait until no request has been under way on a device, nor completed, for QUIET_S; at most QUIET_DEADLINE_S."""
+    stat = Path(f"/sys/block/loop{loop.index}/stat")
+    last, since = "", time.monotonic()
+
+    def quiet() -> bool:
+        nonlocal last, since
+        now, fields = time.monotonic(), stat.read_text().split()
+        # Block layer statistics: reads 0, writes 4, in flight 8 (Documentation/block/stat.rst).
+        seen = f"{fields[0]} {fields[4]}"
+        if seen != last or fields[8] != "0":
+            last, since = seen, now
+        return now - since >= QUIET_S
+
+    wait_until(quiet, QUIET_DEADLINE_S, 0.001)
+
+
 def unbind(loop: LoopDevice) -> None:
     """Let go of a device; the kernel clears it when its last user (a stale mount) is gone."""
     os.close(loop.fd)
 
 
-def is_bound(index: int) -> bool:
-    """Whether a loop device still has a backing file."""
-    return Path(f"/sys/block/loop{index}/loop/backing_file").exists()
+def is_bound(loop: LoopDevice) -> bool:
+    """Whether a device still has its image, and its number is not somebody else's by now."""
+    try:
+        return Path(f"/sys/block/loop{loop.index}/loop/backing_file").read_text().rstrip("\n") == str(loop.image)
+    except OSError:
+        return False
 
 
 def remove_number(loop: LoopDevice) -> None:
@@ -141,16 +173,17 @@ def has_live_file_system(loop: LoopDevice) -> bool:
 
 
 class Disks:
-    """All volumes of a lab. Safe to call from several threads; `show` and `hide` make a device (in)visible in a node."""
+    """All volumes of a lab. Safe for several threads; `show` and `hide` make a device (in)visible in a node."""
 
     def __init__(
         self,
         lab: Lab,
         show: Callable[[Attachment], None],
         hide: Callable[[Attachment], None],
+        folder: Path | None = None,
     ) -> None:
-        """Nothing is made yet."""
-        self._folder = lab.run / "volumes"
+        """Nothing is made yet. The images are in `folder`, by default in the lab's run folder."""
+        self._folder = folder or lab.run / "volumes"
         self._show = show
         self._hide = hide
         self._lock = threading.RLock()
@@ -187,7 +220,7 @@ class Disks:
             return attachment
 
     def detach(self, volume_id: str) -> Attachment | None:
-        """Take a volume's device away from whichever node has it, used or not; what it had, None when there was none."""
+        """Take a volume's device away from whichever node has it, used or not; None when there was none."""
         with self._lock:
             attachment = self._live.pop(volume_id, None)
             if attachment is not None:
@@ -195,7 +228,7 @@ class Disks:
             return attachment
 
     def _let_go(self, attachment: Attachment) -> None:
-        cut(attachment.loop, self._sizes[attachment.volume_id], self.image(attachment.volume_id))
+        cut(attachment.loop, self._sizes[attachment.volume_id])
         self._hide(attachment)
         unbind(attachment.loop)
         self._gone.append(replace(attachment.loop, fd=-1))
@@ -225,16 +258,14 @@ class Disks:
         """Numbers of devices that were cut and are still there, under a mount that nobody has cleaned up."""
         with self._lock:
             live = {attachment.number for attachment in self._live.values()}
-            return {f"{LOOP_MAJOR}:{loop.index}" for loop in self._gone if is_bound(loop.index)} - live
+            return {f"{LOOP_MAJOR}:{loop.index}" for loop in self._gone if is_bound(loop)} - live
 
     def close(self, deadline_s: float = RELEASE_DEADLINE_S) -> list[int]:
-        """Take everything away (the nodes are dead by now); returns the numbers of devices that something still holds."""
+        """Take everything away, once the nodes are dead; the numbers of devices that something still holds."""
         with self._lock:
             for volume_id in list(self._live):
                 self.detach(volume_id)
-            end = time.monotonic() + deadline_s
-            while any(is_bound(loop.index) for loop in self._gone) and time.monotonic() < end:
-                threading.Event().wait(0.005)
+            wait_until(lambda: not any(is_bound(loop) for loop in self._gone), deadline_s)
             for loop in self._gone:
                 remove_number(loop)
-            return [loop.index for loop in self._gone if is_bound(loop.index)]
+            return [loop.index for loop in self._gone if is_bound(loop)]

@@ -8,6 +8,7 @@ import threading
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from email.utils import formatdate
 from itertools import count
 from time import monotonic
 from typing import Any
@@ -77,6 +78,10 @@ class Endpoint:
     ) -> None:
         self.region = region
         self.requests: deque[Record] = deque(maxlen=KEPT_REQUESTS)
+        # A lab sets these (scenery): who may call what (raises Ec2Error), what a reply shows, and EC2's wrong clock.
+        self.authorize: Callable[[str | None, str, Params], None] = lambda _caller, _action, _params: None
+        self.alter: Callable[[Reply], Reply] = lambda reply: reply
+        self.ahead_s: Callable[[], float] = lambda: 0.0
         self.counts: Counter[tuple[str, str]] = Counter()  # (action, code) -> how often, since the start
         self._now = now
         self._changed = threading.Condition(lock)
@@ -156,6 +161,8 @@ class Endpoint:
             except Ec2Error as error:
                 code = error.code
                 response = Response(error.http_status, error_document(error, call.request_id), _XML)
+            date = formatdate(self.region.world.epoch + time + self.ahead_s(), usegmt=True)
+            response.headers = {**response.headers, "Date": date}
             if transport.drop_reply:
                 code = LOST_REPLY
                 return None
@@ -186,6 +193,7 @@ class Endpoint:
             return self._pass_on(call, call.request.body)
         if call.action in RULES:
             params = self._query.decode(call.action, call.form)
+            self.authorize(call.caller, call.action, params)
             strange = _strangers(params) if call.action in ("CreateTags", "DeleteTags") else []
             if not strange:
                 reply = self._rule(call, params)
@@ -196,6 +204,7 @@ class Endpoint:
         if not self._query.knows(call.action):
             raise Ec2Error("InvalidAction", f"The action {call.action} is not valid for this web service.")
         params = self._query.decode(call.action, call.form)
+        self.authorize(call.caller, call.action, params)
         with self._changed:
             self.region.admit(call.action, params, self._now(), call.caller)
         return self._pass_on(call, call.request.body)
@@ -205,7 +214,7 @@ class Endpoint:
         with self._changed:
             now = self._advance()
             try:
-                return self.region.call(call.action, params, now, call.caller)
+                return self.alter(self.region.call(call.action, params, now, call.caller))
             finally:
                 self._changed.notify_all()
 

@@ -1,7 +1,8 @@
 """The first process of a node: makes its namespaces and private folders, starts programs when told, and reaps orphans.
 
-`python -m awsha.lab.init SPEC` with SPEC as JSON: name, cgroup, netns, control (number of an inherited SEQPACKET socket),
-binds (path in the node -> path on the host), keep (host paths that must stay visible below the private folders).
+`python -m awsha.lab.init SPEC` with SPEC as JSON: name, cgroup, netns, control (number of an inherited SEQPACKET
+socket), binds (path in the node -> path on the host), keep (host paths that must stay visible below the private
+folders).
 Standard library only: it must be up in milliseconds, and it is process 1, so nothing may end it.
 """
 
@@ -92,7 +93,7 @@ def hidden(path: str) -> bool:
 
 
 def ensure(folder: str) -> None:
-    """Make sure that a mount point exists, without making it on the host: where it is missing, its parent gets an overlay."""
+    """Make sure that a mount point exists, but not on the host: where it is missing, its parent gets an overlay."""
     path = Path(folder)
     if path.is_dir():
         return
@@ -172,8 +173,11 @@ class Init:
 
     def do_spawn(self, request: dict[str, Any], fds: list[int]) -> int:
         """Start a program in its own session, output to the given descriptor; returns its pid in the node."""
-        actions = [(os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0)]
-        actions += [(os.POSIX_SPAWN_DUP2, fds[0], number) for number in (1, 2)]  # type: ignore[list-item]
+        actions = [
+            (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
+            (os.POSIX_SPAWN_DUP2, fds[0], 1),
+            (os.POSIX_SPAWN_DUP2, fds[0], 2),
+        ]
         defaults = [signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGPIPE]
         argv: list[str] = request["argv"]
         pid = os.posix_spawnp(
@@ -189,15 +193,21 @@ class Init:
             os.kill(pid, request["signal"])
         return pids
 
-    def do_kill_comm(self, request: dict[str, Any], _fds: list[int]) -> list[int]:
-        """Signal every process of the node with this command name; returns their pids."""
-        killed = []
+    def do_kill_command(self, request: dict[str, Any], _fds: list[int]) -> list[int]:
+        """SIGKILL to every process of the node with this command name; returns their pids.
+
+        All are stopped first: the end of one can make another end in an orderly way (keepalived's child, by PDEATHSIG).
+        """
+        found = []
         for folder in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
                 if (folder / "comm").read_text().strip() == request["comm"]:
-                    os.kill(int(folder.name), request["signal"])
-                    killed.append(int(folder.name))
-        return killed
+                    found.append(int(folder.name))
+        for number in (signal.SIGSTOP, signal.SIGKILL):
+            for pid in found:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, number)
+        return found
 
     def _reap(self) -> None:
         while True:

@@ -1,5 +1,6 @@
-"""The few system calls that Python 3.11 has no name for: namespaces, mounts, cgroups. Nothing here but the standard library,
-because the first process of a node imports it and must be up in milliseconds.
+"""The few system calls that Python 3.11 has no name for: namespaces, mounts, cgroups.
+
+Nothing but the standard library: the first process of a node imports it and must be up in milliseconds.
 """
 
 from __future__ import annotations

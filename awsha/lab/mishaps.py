@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from awsha.core.errors import AwshaError
+from awsha.lab import nodeconf
 from awsha.lab.rules import Fault, Latency
 from awsha.lab.waiting import wait_until
 
@@ -32,6 +33,7 @@ class Mishaps:
         return {
             "fail": self.fail,
             "heal": self.heal,
+            "start": self.start,
             "fault": self.add_fault,
             "faults": lambda _: self.faults(),
             "clear_faults": lambda _: self.clear_faults(),
@@ -53,24 +55,25 @@ class Mishaps:
             raise AwshaError(f"node {name} is off already", hint=f"awsha lab heal {name}")
         if node.frozen and kind in ("stop", "agent-kill"):
             raise AwshaError(f"node {name} is frozen and can't be told to", hint=f"awsha lab heal {name}")
+        pair.note(f"{name}: {kind}", "failing", name)
         with pair.acting:
             done = acts[kind](node)
-        pair.note(f"{name}: {done}")
+        pair.note(f"{name}: {done}", "fail", name)
         return f"{name}: {done}"
 
     def _stop(self, node: Node) -> str:
         if not node.signal("keepalived", signal.SIGTERM):
-            raise AwshaError(f"keepalived of node {node.spec.name} does not run", hint=f"awsha lab heal {node.spec.name}")
+            raise _not_running("keepalived", node)
         return "keepalived is told to stop"
 
     def _kill(self, node: Node) -> str:
         if not node.kill_command("keepalived"):
-            raise AwshaError(f"keepalived of node {node.spec.name} does not run", hint=f"awsha lab heal {node.spec.name}")
+            raise _not_running("keepalived", node)
         return "keepalived is killed"
 
     def _agent_kill(self, node: Node) -> str:
         if not node.signal("agent", signal.SIGKILL):
-            raise AwshaError(f"the agent of node {node.spec.name} does not run", hint=f"awsha lab heal {node.spec.name}")
+            raise _not_running("the agent", node)
         return "the agent is killed"
 
     def _freeze(self, node: Node) -> str:
@@ -90,7 +93,7 @@ class Mishaps:
         pair = self._pair
         with pair.region_lock:
             pair.region.power_off(node.spec.instance_id, pair.now())
-        pair.power_down(node, clean=False)
+        pair.guests.power_down(node, clean=False)
         return "the power is off"
 
     def heal(self, request: dict[str, Any]) -> str:
@@ -109,14 +112,23 @@ class Mishaps:
         if not node.on:
             self._start_instance(node)
             done.append("booted")
-        with pair.acting:
-            for program, wanted in (("agent", pair.shape.agent), ("keepalived", pair.shape.keepalived)):
-                if wanted and not node.running(program):
-                    done.append(f"{program} started")
-            pair.start_services(node)
+        done += [f"{program} started" for program in pair.guests.start_services(node)]
         text = f"{name}: {', '.join(done) or 'nothing was wrong'}"
         pair.note(text)
         return text
+
+    def start(self, request: dict[str, Any]) -> str:
+        """Start the agent or keepalived of a node, also in a lab that was made without. Raises AwshaError."""
+        node, program = self._pair.node(request.get("node")), request.get("program")
+        if program not in ("agent", "keepalived"):
+            raise AwshaError(f"the lab can't start {program}", hint="agent or keepalived")
+        if node.running(program):
+            return f"{program} runs already"
+        if program == "agent":
+            node.start_agent([nodeconf.awsha_command(), "agent"])
+        else:
+            node.start_keepalived()
+        return f"{program} started"
 
     def _start_instance(self, node: Node) -> None:
         """Give power again, through EC2's rules; waits for the boot."""
@@ -127,14 +139,14 @@ class Mishaps:
                 return pair.region.snapshot()["instances"][instance_id]["state"] in ("running", "stopped", "terminated")
 
         if not wait_until(settled, BOOT_DEADLINE_S, 0.02):
-            raise AwshaError(f"node {node.spec.name} is still stopping", hint="try again when awsha lab status says stopped")
+            raise AwshaError(f"node {node.spec.name} is still stopping", hint="try again when awsha lab status says so")
         with pair.region_lock:
             if pair.region.snapshot()["instances"][instance_id]["state"] == "terminated":
-                raise AwshaError(f"the instance of node {node.spec.name} was terminated", hint="awsha lab down, awsha lab up")
+                raise AwshaError(f"node {node.spec.name} was terminated", hint="awsha lab down, awsha lab up")
             pair.region.power_on(instance_id, pair.now())
         pair.wake()
         if not wait_until(lambda: node.on, BOOT_DEADLINE_S, 0.02):
-            raise AwshaError(f"node {node.spec.name} did not boot within {BOOT_DEADLINE_S:g} s", hint=f"see {pair.lab.log}")
+            raise AwshaError(f"node {node.spec.name} did not boot in {BOOT_DEADLINE_S:g} s", hint=f"see {pair.lab.log}")
 
     # EC2
 
@@ -167,11 +179,17 @@ class Mishaps:
         return "no faults any more"
 
     def set_latency(self, request: dict[str, Any]) -> str:
-        """Other delays from now on: `aws` or `none`."""
+        """Other delays from now on: `aws` or `none`, single ones overridden (seconds, by Latency's field names)."""
         name = str(request.get("name"))
         if name not in ("aws", "none"):
             raise AwshaError(f"there is no latency {name}", hint="aws or none")
         with self._pair.region_lock:
-            self._pair.region.latency = Latency.aws() if name == "aws" else Latency.none()
+            base = Latency.aws() if name == "aws" else Latency.none()
+            single = {field: (float(s), float(s)) for field, s in dict(request.get("single", {})).items()}
+            # `backward` is a number, all others are ranges.
+            self._pair.region.latency = replace(base, **single)  # type: ignore[arg-type]
         return f"latency {name}"
 
+
+def _not_running(what: str, node: Node) -> AwshaError:
+    return AwshaError(f"{what} of node {node.spec.name} does not run", hint=f"awsha lab heal {node.spec.name}")

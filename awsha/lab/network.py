@@ -1,7 +1,7 @@
 """The VPC: a router namespace with one port for each node, which delivers an address only to the port of its owner.
 
 What the API says is a /32 route and a permanent neighbour on the owner's port; ARP claims of a node change nothing.
-A node that has an address only in its kernel is unreachable by it, and its packets from that address are dropped (rp_filter).
+A node that has an address only in its kernel is unreachable by it, and its packets from there are dropped (rp_filter).
 """
 
 from __future__ import annotations
@@ -28,8 +28,13 @@ CLIENT_MAC = "02:00:00:00:02:00"
 IP_TIMEOUT_S = 10.0
 # On every port: answer ARP for what the routes say lies behind another port, at once, and believe nobody's claims.
 PORT_SYSCTLS = {
-    "proxy_arp": "1", "rp_filter": "1", "arp_ignore": "1", "arp_accept": "0", "send_redirects": "0", "accept_redirects": "0",
-}  # fmt: skip
+    "proxy_arp": "1",
+    "rp_filter": "1",
+    "arp_ignore": "1",
+    "arp_accept": "0",
+    "send_redirects": "0",
+    "accept_redirects": "0",
+}
 
 
 def write_sysctl(name: str, value: str) -> None:
@@ -78,7 +83,7 @@ class Vpc:
             "link set void arp off up",
             "link set nowhere up",
             f"route add {SUBNET} dev void",
-            # The table of local addresses comes first by default; rules that cut a node from the API must come before it.
+            # The table of local addresses comes first by default; rules that cut a node from the API must precede it.
             "rule add pref 1000 lookup local",
             "rule del pref 0",
         )

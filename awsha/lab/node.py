@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import shutil
 import signal
 import socket
@@ -28,6 +29,8 @@ BOOT_DEADLINE_S = 10.0
 REPLY_DEADLINE_S = 5.0
 KILL_DEADLINE_S = 10.0
 KEEPALIVED_PID = "/run/keepalived.pid"
+VRRP_PID = "/run/keepalived_vrrp.pid"
+LOOP_NUMBER = b" 7:"  # as in the third field of a line: " 7:3 "
 EBS_MODEL = "Amazon Elastic Block Store"
 # What a node keeps over a reboot: path in the node -> folder below its own in the run folder.
 KEPT = {"/etc/keepalived": "etc-keepalived", "/etc/awsha": "etc-awsha", "/var/lib/awsha": "var-lib-awsha"}
@@ -42,6 +45,7 @@ class Node:
         self.environment = environment
         self.pid = 0  # of process 1, as the host sees it; 0: off
         self.on_exit: Callable[[str, int], None] = lambda _name, _code: None
+        self.starting = threading.Lock()  # held while its services are started
         self.ready = threading.Event()  # the agent said READY=1 since it was started
         self._lab = lab
         self.folder = lab.node_dir(spec.name)
@@ -141,7 +145,7 @@ class Node:
     # Programs
 
     def spawn(self, name: str, argv: list[str], extra: dict[str, str] | None = None) -> int:
-        """Start a program as a child of process 1, output to <name>.log; returns its pid in the node. Raises AwshaError."""
+        """Start a program as a child of process 1, output to <name>.log; its pid in the node. Raises AwshaError."""
         environment = {**self.environment, **(extra or {})}
         with (self.folder / f"{name}.log").open("ab") as log:
             return int(self._ask({"do": "spawn", "name": name, "argv": argv, "env": environment}, [log.fileno()]))
@@ -152,7 +156,7 @@ class Node:
 
     def kill_command(self, comm: str) -> list[int]:
         """SIGKILL to every process of the node with this command name; returns their pids in the node."""
-        return list(self._ask({"do": "kill_comm", "comm": comm, "signal": int(signal.SIGKILL)}))
+        return list(self._ask({"do": "kill_command", "comm": comm}))
 
     def running(self, name: str) -> bool:
         """Whether a program started by `spawn` has not ended yet."""
@@ -167,13 +171,13 @@ class Node:
     def start_keepalived(self) -> None:
         """Start keepalived as LAB.md found it to work: foreground, VRRP only, log to stderr."""
         # Killed processes leave their pid files, and keepalived takes a live pid in there for itself.
-        for name in (KEEPALIVED_PID, "/run/keepalived_vrrp.pid"):
+        for name in (KEEPALIVED_PID, VRRP_PID):
             self.path(name).unlink(missing_ok=True)
         conf = "/etc/keepalived/keepalived.conf"
-        argv = ["keepalived", "-n", "-P", "-l", "-D", "-f", conf, "-p", KEEPALIVED_PID, "-r", "/run/keepalived_vrrp.pid"]
+        argv = ["keepalived", "-n", "-P", "-l", "-D", "-f", conf, "-p", KEEPALIVED_PID, "-r", VRRP_PID]
         self.spawn("keepalived", argv)
 
-    def _ask(self, request: dict[str, Any], fds: list[int] | None = None) -> Any:
+    def _ask(self, request: dict[str, Any], fds: list[int] | None = None) -> Any:  # noqa: ANN401 - JSON
         with self._arrived:
             if self._control is None:
                 raise AwshaError(f"node {self.spec.name} is off", hint=f"awsha lab heal {self.spec.name}")
@@ -194,31 +198,35 @@ class Node:
                 data = control.recv(MESSAGE_BYTES)
             except OSError:
                 data = b""
-            message = json.loads(data) if data else {"event": "gone"}
+            message: dict[str, Any] = json.loads(data) if data else {"event": "gone"}
             with self._arrived:
                 if self._control is not control:
                     return  # another boot has taken over
-                if "reply" in message:
-                    self._replies[message["reply"]] = message
-                    if "spawned" in message and "result" in message:
-                        self._running[message["spawned"]] = message["result"]
-                elif message["event"] == "notify":
-                    if "READY=1" in message["text"].split("\n"):
-                        self.ready.set()
-                elif message["event"] != "exit":
-                    self._events.append(message)
-                elif self._running.get(message["name"]) == message["pid"]:
-                    del self._running[message["name"]]
+                self._take_in(message)
                 self._arrived.notify_all()
             if message.get("event") == "exit":
                 self.on_exit(message["name"], message["code"])
             if not data:
                 return
 
+    def _take_in(self, message: dict[str, Any]) -> None:
+        """Remember one message of process 1."""
+        if "reply" in message:
+            self._replies[message["reply"]] = message
+            if "spawned" in message and "result" in message:
+                self._running[message["spawned"]] = message["result"]
+        elif message["event"] == "notify":
+            if "READY=1" in message["text"].split("\n"):
+                self.ready.set()
+        elif message["event"] != "exit":
+            self._events.append(message)
+        elif self._running.get(message["name"]) == message["pid"]:
+            del self._running[message["name"]]
+
     # Looking in
 
     def path(self, inside: str) -> Path:
-        """A path of the node as the host can open it (no absolute links on the way). Raises AwshaError when it is off."""
+        """A path of the node as the host can open it (no absolute links on the way). Raises AwshaError when off."""
         if not self.on:
             raise AwshaError(f"node {self.spec.name} is off", hint=f"awsha lab heal {self.spec.name}")
         return Path(f"/proc/{self.pid}/root") / inside.lstrip("/")
@@ -239,14 +247,14 @@ class Node:
         return found
 
     def mounts(self) -> list[mountinfo.Entry]:
-        """Every mount in any mount namespace of the node's processes; empty when it is off."""
+        """Every mount of a loop device in any mount namespace of the node's processes; empty when it is off."""
         seen: set[str] = set()
         entries: list[mountinfo.Entry] = []
         for pid in [self.pid, *self.pids()] if self.on else []:
             with contextlib.suppress(OSError, ValueError, mountinfo.Torn):
-                namespace = os.readlink(f"/proc/{pid}/ns/mnt")
+                namespace = str(Path(f"/proc/{pid}/ns/mnt").readlink())
                 if namespace not in seen:
-                    entries += mountinfo.read(f"/proc/{pid}/mountinfo")
+                    entries += loop_mounts(f"/proc/{pid}/mountinfo")
                     seen.add(namespace)
         return entries
 
@@ -287,3 +295,22 @@ def kept_paths() -> list[str]:
     """Host folders that a node must see to run this program, wherever they are: interpreter, packages, awsha itself."""
     project = Path(awsha.__file__).resolve().parent.parent
     return sorted({str(Path(path)) for path in (sys.prefix, sys.base_prefix, str(project))})
+
+
+def loop_mounts(path: str) -> tuple[mountinfo.Entry, ...]:
+    """The lines of a mountinfo that concern loop devices, as they were at one moment. Raises OSError, ValueError, Torn.
+
+    As `mountinfo.read`, but only these lines are parsed: the lab looks twenty times a second.
+    """
+    for _ in range(mountinfo.TRIES):
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            data = b"".join(iter(lambda: os.read(fd, 1 << 20), b""))  # noqa: B023 - used up here
+            poll = select.poll()
+            poll.register(fd, select.POLLPRI)
+            torn = any(event & (select.POLLPRI | select.POLLERR) for _, event in poll.poll(0))
+        finally:
+            os.close(fd)
+        if not torn:
+            return mountinfo.parse(b"\n".join(line for line in data.split(b"\n") if LOOP_NUMBER in line))
+    raise mountinfo.Torn(f"{path} changed {mountinfo.TRIES} times in a row while it was read")

@@ -104,7 +104,7 @@ def _group_toml(shape: Shape, nodes: tuple[NodeSpec, ...], group: GroupSpec) -> 
 
 
 def policy_of(text: str) -> Policy:
-    """The configuration as awsha reads it. Raises AwshaError with every problem: then the lab's shape was impossible."""
+    """The configuration as awsha reads it. Raises AwshaError with every problem: the shape was impossible."""
     return parse(text, "awsha.toml").policy
 
 

@@ -1,7 +1,7 @@
 """The lab's daemon: owns the region, the VPC, the disks and the nodes, and does to them what EC2's rules say.
 
-`python -m awsha.lab.pair PREFIX SHAPE` (SHAPE as JSON). One thread moves the region's clock and carries out its effects in order;
-others answer the EC2 endpoint, instance metadata and the control socket. SIGTERM takes everything down.
+`python -m awsha.lab.pair PREFIX SHAPE` (SHAPE as JSON). One thread moves the region's clock and carries out its effects
+in order; others answer the EC2 endpoint, instance metadata and the control socket. SIGTERM takes everything down.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import random
 import signal
 import socket
 import sys
@@ -17,6 +16,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,24 +24,18 @@ from awsha.core.errors import AwshaError
 from awsha.host.run import run
 from awsha.lab import linux, nodeconf, sweep
 from awsha.lab.clients import Clients
+from awsha.lab.configure import reconfigure, write_configuration
 from awsha.lab.control import ControlServer
-from awsha.lab.disk import Attachment, Disks, has_live_file_system
+from awsha.lab.disk import Attachment, Disks
 from awsha.lab.endpoint import Endpoint
+from awsha.lab.guests import Guests
+from awsha.lab.iam import Roles, lab_document
 from awsha.lab.metadata_service import MetadataService
 from awsha.lab.mishaps import Mishaps
 from awsha.lab.network import VPC, Vpc
-from awsha.lab.node import Node
-from awsha.lab.rules import (
-    AddressMoved,
-    DeviceAttached,
-    DeviceDetached,
-    Effect,
-    InstanceStarted,
-    InstanceStopped,
-    InstanceTerminated,
-    Latency,
-    Region,
-)
+from awsha.lab.node import VRRP_PID, Node
+from awsha.lab.rules import Latency, Region
+from awsha.lab.scenery import Scenery
 from awsha.lab.settings import (
     ENDPOINT_ADDRESS,
     ENDPOINT_PORT,
@@ -60,9 +54,7 @@ from awsha.lab.waiting import wait_until
 log = logging.getLogger("awsha.lab")
 
 VOLUME_GIB = 1
-CONTROLLERS = range(1, 27)  # nvme1 … nvme26: what an instance has for data volumes
-UNMOUNT_DEADLINE_S = 5.0
-AGENT_READY_DEADLINE_S = 10.0
+KEEPALIVED_DEADLINE_S = 2.0
 
 
 class Pair:
@@ -83,15 +75,16 @@ class Pair:
         self.region_lock = threading.RLock()
         self.acting = threading.RLock()  # held while an effect or a fault is carried out: one at a time
         self.trouble: list[str] = []  # what the lab itself could not do
-        self.events: deque[tuple[float, str]] = deque(maxlen=5000)  # (now, what happened), for timelines
+        self.events: deque[dict[str, Any]] = deque(maxlen=5000)  # what happened, for timelines: at, kind, node, text
         self.endpoint_port = 0
         self.clients = Clients(self)
+        self.guests = Guests(self)
         self.mishaps = Mishaps(self)
+        self.scenery = Scenery(self, Roles(self.region.name, partial(lab_document, self)))
         self.watcher = Watcher(self)
-        self._random = random.Random(lab.prefix)  # noqa: S311 - kernel names, in no order
         self._endpoint: Endpoint | None = None
         self._metadata: MetadataService | None = None
-        self._stopping = threading.Event()
+        self.stopping = threading.Event()
         self._started = threading.Event()
         self._failure: AwshaError | None = None
 
@@ -110,9 +103,9 @@ class Pair:
         """A node by its instance id."""
         return next(node for node in self.nodes.values() if node.spec.instance_id == instance_id)
 
-    def note(self, text: str) -> None:
+    def note(self, text: str, kind: str = "", node: str = "") -> None:
         """Something happened: for the log and for timelines."""
-        self.events.append((self.now(), text))
+        self.events.append({"at": self.now(), "kind": kind, "node": node, "text": text})
         log.info("%s", text)
 
     # Up and down
@@ -125,21 +118,24 @@ class Pair:
         self.vpc.add_nodes(self.specs)
         self._make_region()
         self._serve()
-        policy_text = nodeconf.config_toml(self.shape, self.specs, self.groups)
-        policy = nodeconf.policy_of(policy_text)
         for spec in self.specs:
             node = Node(self.lab, spec, nodeconf.node_environment())
-            node.on_exit = lambda name, code, who=spec.name: self.note(f"{name} of {who} ended ({code})")
+            node.on_exit = partial(self._on_exit, spec)
             self.nodes[spec.name] = node
-            (node.folder / "etc-awsha/awsha.toml").write_text(policy_text)
-            (node.folder / "etc-keepalived/keepalived.conf").write_text(nodeconf.keepalived_conf(policy, spec))
+        write_configuration(self)
         self.vpc.filter_vrrp(on=self.shape.vrrp_filtered)
         self.note("the nodes boot")
         side_by_side([node.boot for node in self.nodes.values()])
         self.watcher.start()
-        side_by_side([lambda node=node: self._start_agent(node) for node in self.nodes.values()])  # type: ignore[misc]
-        for node in self.nodes.values():  # at the same moment, so that priorities decide who is master
-            self.start_services(node)
+        side_by_side([partial(self.guests.start_agent, node) for node in self.nodes.values()])
+        for node in self.nodes.values():
+            # One after the other, at once: the first is ahead by more than two starts differ, and wins.
+            self.guests.start_services(node)
+            if self.shape.keepalived:
+                wait_until(node.path(VRRP_PID).exists, KEEPALIVED_DEADLINE_S)
+
+    def _on_exit(self, spec: NodeSpec, name: str, code: int) -> None:
+        self.note(f"{name} of {spec.name} ended ({code})")
 
     def _make_region(self) -> None:
         for spec in self.specs:
@@ -152,8 +148,9 @@ class Pair:
     def _serve(self) -> None:
         """EC2 and instance metadata inside the VPC, and EC2 once more for tools on this machine."""
         self._endpoint = Endpoint(
-            self.region, self.now, self.region_lock, self._on_effects, holds=self.holds
+            self.region, self.now, self.region_lock, self.guests.carry_out_all, holds=self.guests.holds
         )
+        self.scenery.install(self._endpoint)
         self._metadata = MetadataService(self.region, self.now, self.region_lock)
         outside = socket.create_server(("127.0.0.1", 0), backlog=64)
         self.endpoint_port = outside.getsockname()[1]
@@ -161,27 +158,14 @@ class Pair:
         self._endpoint.serve(self.vpc.listen(VPC, ENDPOINT_ADDRESS, ENDPOINT_PORT))
         self._metadata.serve(self.vpc.listen(VPC, METADATA_ADDRESS, 80))
 
-    def start_services(self, node: Node) -> None:
-        """What a boot of the instance starts: the agent and keepalived, unless the lab was made without."""
-        self._start_agent(node)
-        if self.shape.keepalived and not node.running("keepalived"):
-            node.start_keepalived()
-
-    def _start_agent(self, node: Node) -> None:
-        """As the units say: keepalived comes after the agent is ready, and comes all the same when it is not in time."""
-        if self.shape.agent and not node.running("agent"):
-            node.start_agent([nodeconf.awsha_command(), "agent"])
-            wait_until(lambda: node.ready.is_set() or not node.running("agent"), AGENT_READY_DEADLINE_S)
-            self.note(f"agent of {node.spec.name} is {'ready' if node.ready.is_set() else 'not ready'}")
-
     def down(self) -> None:
         """Take everything away again, whatever of it there is."""
-        self._stopping.set()
+        self.stopping.set()
         self.watcher.stop()
         self.clients.stop()
         with self.acting:
             # Cut first: a master that dies here would only write back what nobody will read.
-            side_by_side([lambda node=node: self.power_down(node, clean=False) for node in self.nodes.values()])  # type: ignore[misc]
+            side_by_side([partial(self.guests.power_down, node, clean=False) for node in self.nodes.values()])
             for index in self.disks.close():
                 log.error("loop%d is still in use", index)
             for name in sweep.namespaces(self.lab):
@@ -191,93 +175,10 @@ class Pair:
             if server is not None:
                 server.stop()
 
-    # EC2's effects
-
-    def _on_effects(self, effects: list[Effect]) -> None:
-        """Carry out effects in order. Whatever fails is trouble that `lab status` shows; the clock goes on."""
-        for effect in effects:
-            with self.acting:
-                if self._stopping.is_set():
-                    return
-                try:
-                    self.note(self._carry_out(effect))
-                except Exception as error:
-                    log.exception("could not carry out %s", effect)
-                    self.trouble.append(f"{effect}: {error}")
-
     def wake(self) -> None:
         """The region was changed other than by a call: look at it at once."""
         if self._endpoint is not None:
             self._endpoint.wake()
-
-    def holds(self, instance_id: str, volume_id: str) -> bool:
-        """Whether the guest has a file system of this volume mounted, be it lazily unmounted and still in use."""
-        live = self.disks.live(volume_id)
-        node = self.by_instance(instance_id)
-        if live is None or live.node != node.spec.name:
-            return False
-        return has_live_file_system(live.loop) or any(entry.number == live.number for entry in node.mounts())
-
-    def _carry_out(self, effect: Effect) -> str:
-        match effect:
-            case DeviceAttached(instance_id, volume_id, _):
-                node = self.by_instance(instance_id)
-                names = self._random.sample(CONTROLLERS, len(CONTROLLERS))
-                attachment = self.disks.attach(volume_id, node.spec.name, node.free_kernel_name(names))
-                return f"device {attachment.kernel_name} of {volume_id} appears on {node.spec.name}"
-            case DeviceDetached(instance_id, volume_id, forced):
-                node = self.by_instance(instance_id)
-                live = self.disks.live(volume_id)
-                if live is not None and live.node == node.spec.name:
-                    if not forced and self.holds(instance_id, volume_id):
-                        self.watcher.violation(f"{volume_id} was detached while {node.spec.name} had it mounted")
-                    self.disks.detach(volume_id)
-                return f"device of {volume_id} {'is taken from' if forced else 'leaves'} {node.spec.name}"
-            case AddressMoved(address, eni_id):
-                port = next((spec.name for spec in self.specs if spec.eni_id == eni_id), None)
-                self.vpc.own(address, port)
-                return f"{address} is delivered to {port or 'nobody'}"
-            case InstanceStopped(instance_id, graceful):
-                node = self.by_instance(instance_id)
-                self.power_down(node, clean=graceful and not node.frozen)
-                return f"instance {node.spec.name} is off ({'clean' if graceful else 'not clean'})"
-            case InstanceTerminated(instance_id):
-                node = self.by_instance(instance_id)
-                self.power_down(node, clean=False)
-                return f"instance {node.spec.name} is terminated"
-            case InstanceStarted(instance_id):
-                node = self.by_instance(instance_id)
-                self.power_up(node)
-                return f"instance {node.spec.name} boots"
-
-    def power_down(self, node: Node, *, clean: bool) -> None:
-        """The guest ends. Not clean: what it had not written yet is lost, so the disks go before it can."""
-        if node.on:
-            if not clean:
-                self._cut_disks(node)
-            node.kill()
-            mine = self.disks.of_node(node.spec.name)
-            wait_until(lambda: not any(has_live_file_system(a.loop) for a in mine), UNMOUNT_DEADLINE_S)
-        for attachment in self.disks.of_node(node.spec.name):
-            self.disks.detach(attachment.volume_id)
-        self.vpc.set_port(node.spec.name, up=False)
-
-    def _cut_disks(self, node: Node) -> None:
-        try:
-            node.freeze()  # so that nothing sees an I/O error that no real machine would see without power
-        except (AwshaError, OSError) as error:
-            log.warning("node %s: %s", node.spec.name, error)
-        for attachment in self.disks.of_node(node.spec.name):
-            self.disks.detach(attachment.volume_id)
-
-    def power_up(self, node: Node) -> None:
-        """A fresh guest boots, with the network that an instance gets and whatever starts at boot."""
-        if node.on:
-            self.power_down(node, clean=False)
-        self.vpc.set_port(node.spec.name, up=True)
-        self.vpc.reset_port(node.spec.name)
-        node.boot()
-        self.start_services(node)
 
     def _show(self, attachment: Attachment) -> None:
         self.nodes[attachment.node].show(attachment)
@@ -287,7 +188,7 @@ class Pair:
 
     # Requests
 
-    def answer(self, request: dict[str, Any]) -> Any:
+    def answer(self, request: dict[str, Any]) -> Any:  # noqa: ANN401 - JSON
         """One request of the control socket. Raises AwshaError."""
         word = str(request.get("do"))
         if word == "wait_up":
@@ -298,11 +199,13 @@ class Pair:
             "status": lambda _: status(self),
             "enter": self._enter,
             "endpoint": lambda _: {"port": self.endpoint_port},
-            "events": lambda r: [event for event in list(self.events) if event[0] >= float(r.get("since", 0))],
+            "events": lambda r: self._events(float(r.get("since", 0))),
+            "reconfigure": lambda r: reconfigure(self, str(r.get("fence"))),
             "client_start": lambda r: self.clients.start(float(r.get("pause_s", 0.01))),
             "client_stop": lambda _: self.clients.stop(),
             "client_report": lambda _: self.clients.report(),
             **self.mishaps.handlers(),
+            **self.scenery.handlers(),
         }
         if word not in handlers:
             raise AwshaError(f"the lab does not know {word}", hint="is the daemon older than this command?")
@@ -328,6 +231,19 @@ class Pair:
                 if node.on and not node.running(name):
                     return f"{name} of node {node.spec.name}"
         return ""
+
+    def _events(self, since: float) -> dict[str, Any]:
+        """What happened from `since` on (this clock), and what was asked of EC2 by which node."""
+        names = {spec.instance_id: spec.name for spec in self.specs}
+        asked = list(self._endpoint.requests) if self._endpoint is not None else []
+        return {
+            "events": [event for event in list(self.events) if event["at"] >= since],
+            "requests": [
+                {"at": r.time, "action": r.action, "node": names.get(r.caller or ""), "code": r.code, "s": r.duration_s}
+                for r in asked
+                if r.time >= since
+            ],
+        }
 
     def _enter(self, request: dict[str, Any]) -> dict[str, Any]:
         node = self.node(request.get("node"))
@@ -357,11 +273,11 @@ class Pair:
         return 0
 
 
-def side_by_side(tasks: Sequence[Callable[[], None]]) -> None:
+def side_by_side(tasks: Sequence[Callable[[], object]]) -> None:
     """Run tasks in a thread each; raise the first failure once all have ended."""
     failures: list[BaseException] = []
 
-    def guarded(task: Callable[[], None]) -> None:
+    def guarded(task: Callable[[], object]) -> None:
         try:
             task()
         except BaseException as error:  # noqa: BLE001 - raised in the caller's thread below

@@ -1,8 +1,8 @@
 """The lab's application: keeps numbered records in one file and acknowledges a record only when it is on the disk.
 
-`python -m awsha.lab.server start|stop|check --name NAME --folder FOLDER --port PORT`; exit 0 is success (check: it serves).
-One request a line: `W <n>` -> `OK <n>`; `PING` -> `OK`; `DUMP` -> `N <count>` and that many lines, a number each, as they
-are in the file. Anything that fails -> `ERR <reason>`. Standard library only, so that it starts in milliseconds.
+`python -m awsha.lab.server start|stop|check --name NAME --folder FOLDER --port PORT`; exit 0 is success (check: it
+serves). One request a line: `W <n>` -> `OK <n>`; `PING` -> `OK`; `DUMP` -> `N <count>` and that many lines, a number
+each, as they are in the file. Anything that fails -> `ERR <reason>`. Standard library only: it starts in milliseconds.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Records:
             try:
                 line = number + b"\n"
                 if os.write(self._fd, line) != len(line):
-                    raise OSError(28, "short write")
+                    raise OSError(28, "short write")  # noqa: TRY301 - handled with the other ways to fail
                 os.fdatasync(self._fd)
             except OSError as error:
                 self._broken = error

@@ -30,7 +30,7 @@ LatencyName = Literal["aws", "none"]
 
 @dataclass(frozen=True, slots=True)
 class Lab:
-    """Where one lab lives. Everything outside the nodes that it makes carries its prefix, so that two fit on a machine."""
+    """Where one lab lives. Everything that it makes outside its nodes carries its prefix: two fit on a machine."""
 
     prefix: str
 

@@ -23,9 +23,13 @@ from awsha.lab.waiting import wait_until
 STOP_DEADLINE_S = 30.0
 SPAWN_DEADLINE_S = 15.0
 PROGRAMS = {
-    "ip": "iproute2", "nsenter": "util-linux", "keepalived": "keepalived", "mkfs.ext4": "e2fsprogs", "mkfs.xfs": "xfsprogs",
+    "ip": "iproute2",
+    "nsenter": "util-linux",
     "mount": "mount",
-}  # fmt: skip
+    "keepalived": "keepalived",
+    "mkfs.ext4": "e2fsprogs",
+    "mkfs.xfs": "xfsprogs",
+}
 SBIN = "/usr/sbin:/sbin:/usr/local/sbin"
 TAIL_LINES = 15
 
@@ -41,13 +45,13 @@ def start(lab: Lab, shape: Shape, deadline_s: float, *, converged: bool) -> dict
     try:
         status = _start(lab, shape, deadline_s, converged=converged)
         done = True
-        return status
     except AwshaError as error:
         raise AwshaError(error.message + logs(lab), hint=error.hint) from error
     finally:
         if not done:
             with contextlib.suppress(AwshaError):
                 stop(lab)
+    return status
 
 
 def _start(lab: Lab, shape: Shape, deadline_s: float, *, converged: bool) -> dict[str, Any]:
@@ -56,7 +60,8 @@ def _start(lab: Lab, shape: Shape, deadline_s: float, *, converged: bool) -> dic
             [sys.executable, "-P", "-m", "awsha.lab.pair", lab.prefix, json.dumps(shape.to_json())],
             stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/", start_new_session=True,
         )  # fmt: skip
-    if not wait_until(lambda: lab.socket.exists() or daemon.poll() is not None, SPAWN_DEADLINE_S) or not lab.socket.exists():
+    wait_until(lambda: lab.socket.exists() or daemon.poll() is not None, SPAWN_DEADLINE_S)
+    if not lab.socket.exists():
         raise AwshaError("the lab's daemon did not start")
     request = {"do": "wait_up", "deadline_s": deadline_s, "converged": converged}
     status = ask(lab, request, deadline_s + 10.0)
@@ -65,7 +70,7 @@ def _start(lab: Lab, shape: Shape, deadline_s: float, *, converged: bool) -> dic
 
 
 def stop(lab: Lab) -> bool:
-    """End the lab, orderly if its daemon can; whether there was one. Raises AwshaError when something can't be taken away."""
+    """End the lab, orderly if its daemon can; whether there was one. Raises AwshaError when something stays."""
     need_root()
     there = bool(sweep.leftovers(lab))
     if there:
@@ -110,7 +115,8 @@ def check_machine(lab: Lab, shape: Shape) -> None:
     if importlib.util.find_spec("moto") is None:
         problems.append("moto is not installed (pip install 'awsha[lab]')")
     if problems:
-        raise AwshaError(f"lab {lab.prefix} can't come up:\n  " + "\n  ".join(problems), hint="mend these, then: awsha lab up")
+        text = "\n  ".join([f"lab {lab.prefix} can't come up:", *problems])
+        raise AwshaError(text, hint="mend these, then: awsha lab up")
 
 
 def logs(lab: Lab, lines: int = TAIL_LINES) -> str:

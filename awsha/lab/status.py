@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import threading
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from awsha.core.errors import AwshaError
+from awsha.host import mountinfo
 from awsha.host.run import RunError, run
 
 if TYPE_CHECKING:
@@ -16,6 +18,9 @@ if TYPE_CHECKING:
     from awsha.lab.pair import Pair
     from awsha.lab.settings import GroupSpec
 
+log = logging.getLogger(__name__)
+
+Mounts = Mapping[str, Sequence[mountinfo.Entry]]  # node -> mounts of loop devices
 WATCH_PERIOD_S = 0.05
 IP_TIMEOUT_S = 5.0
 PROBE_TIMEOUT_S = 0.5
@@ -34,9 +39,7 @@ def status(pair: Pair) -> dict[str, Any]:
             "volumes": truth["volumes"],
             "addresses": truth["addresses"],
             "instances": {
-                facts["name"]: facts["state"]
-                for facts in truth["instances"].values()
-                if facts["name"] in pair.nodes
+                facts["name"]: facts["state"] for facts in truth["instances"].values() if facts["name"] in pair.nodes
             },
             "delivered_to": {address: pair.vpc.owner(address) for group in pair.groups for address in group.vips},
         },
@@ -107,9 +110,12 @@ def vrrp_role(node: Node, group: str) -> str | None:
 
 
 def kernel_addresses(pair: Pair, node: Node) -> list[str]:
-    """IPv4 addresses on the node's interface, by netlink; its namespace is there with and without power."""
+    """IPv4 addresses on the node's interface, by netlink; none without power, although the namespace stays."""
+    if not node.on:
+        return []
     try:
-        done = run(["ip", "-n", pair.lab.netns(node.spec.name), "-j", "-4", "addr", "show", "eth0"], timeout_s=IP_TIMEOUT_S)
+        argv = ["ip", "-n", pair.lab.netns(node.spec.name), "-j", "-4", "addr", "show", "eth0"]
+        done = run(argv, timeout_s=IP_TIMEOUT_S)
         links = json.loads(done.stdout or "[]")
     except (RunError, ValueError):
         return []
@@ -117,7 +123,7 @@ def kernel_addresses(pair: Pair, node: Node) -> list[str]:
 
 
 def group_status(pair: Pair, group: GroupSpec) -> dict[str, Any]:
-    """Who holds a group: the one node that has mounted all its volumes and gets all its addresses; None: nobody does."""
+    """One group: its holder is the node that has mounted all its volumes and gets all its addresses; None: nobody."""
     return {
         "holder": holder(pair, group),
         "vips": list(group.vips),
@@ -140,7 +146,7 @@ def holder(pair: Pair, group: GroupSpec) -> str | None:
 
 
 def converged(pair: Pair) -> bool:
-    """Whether every group has a holder whose kernel has the VIPs and whose application answers through the first VIP."""
+    """Whether every group has a holder whose kernel has the VIPs, and its application answers through the first."""
     for group in pair.groups:
         name = holder(pair, group)
         if name is None or not set(group.vips) <= set(kernel_addresses(pair, pair.nodes[name])):
@@ -169,6 +175,7 @@ class Watcher:
         self._pair = pair
         self._stop = threading.Event()
         self._lock = threading.Lock()
+        self._last: dict[tuple[str, str, str], str] = {}
         self._seen: dict[str, float] = {}  # violation -> when it was first seen
 
     def start(self) -> None:
@@ -193,26 +200,61 @@ class Watcher:
 
     def _watch(self) -> None:
         while not self._stop.wait(WATCH_PERIOD_S):
-            for text in self._look():
-                # Between two reads a volume can move on: what is wrong must be wrong at a second look.
-                if text in self._look():
-                    self.violation(text)
+            try:
+                mounts = {name: node.mounts() for name, node in self._pair.nodes.items()}
+                with self._pair.region_lock:
+                    truth = self._pair.region.snapshot()
+                self._note_changes(mounts, truth)
+                if suspects := self._look(mounts, truth):
+                    self._look_again(suspects)
+            except (OSError, AwshaError) as error:
+                log.warning("the watch could not look: %s", error)  # a node went away under it
 
-    def _look(self) -> Iterable[str]:
+    def _look_again(self, suspects: list[str]) -> None:
+        """Between two reads a volume can move on: what is wrong must be wrong at a second look."""
+        with self._pair.region_lock:
+            truth = self._pair.region.snapshot()
+        again = self._look({name: node.mounts() for name, node in self._pair.nodes.items()}, truth)
+        for text in suspects:
+            if text in again:
+                self.violation(text)
+
+    def _note_changes(self, mounts: Mounts, truth: dict[str, Any]) -> None:
+        """What the nodes and EC2 say by themselves, as events: roles, mounts, states of attachments and instances."""
         pair = self._pair
-        with pair.region_lock:
-            volumes = pair.region.snapshot()["volumes"]
-        found = [f"{volume_id} has {len(facts['attachments'])} attachments"
-                 for volume_id, facts in volumes.items() if len(facts["attachments"]) > 1]  # fmt: skip
-        mounted = {
-            name: {entry.number for entry in node.mounts() if not entry.read_only} for name, node in pair.nodes.items()
-        }
+        now: dict[tuple[str, str, str], str] = {}
+        for name, node in pair.nodes.items():
+            live = {attachment.number for attachment in pair.disks.of_node(name)}
+            for entry in mounts[name]:
+                if entry.number in live:
+                    now["mount", name, entry.target] = f"{name} has mounted {entry.target}"
+            for group in pair.groups:
+                if role := vrrp_role(node, group.name):
+                    now["role", name, group.name] = f"{name} is {role} of {group.name}"
+        for volume_id, facts in truth["volumes"].items():
+            now["volume", "", volume_id] = f"{volume_id} is {facts['attachment'] or facts['state']}"
+        for facts in truth["instances"].values():
+            now["instance", facts["name"], ""] = f"instance {facts['name']} is {facts['state']}"
+        for (kind, name, what), text in now.items():
+            if self._last.get((kind, name, what)) != text:
+                pair.note(text, kind, name)
+        self._last = now
+
+    def _look(self, mounts: Mounts, truth: dict[str, Any]) -> list[str]:
+        """What must never be, in words."""
+        pair = self._pair
+        found = [
+            f"{volume_id} has {len(facts['attachments'])} attachments"
+            for volume_id, facts in truth["volumes"].items()
+            if len(facts["attachments"]) > 1
+        ]
+        writable = {name: {entry.number for entry in table if not entry.read_only} for name, table in mounts.items()}
+        if sum(bool(numbers) for numbers in writable.values()) < 2:
+            return found
         for group in pair.groups:
             for volume in group.volumes:
                 devices = pair.disks.uncut(volume.id)
-                who = sorted({name for name, numbers in mounted.items() if numbers & devices})
+                who = sorted(name for name, numbers in writable.items() if numbers & devices)
                 if len(who) > 1:
                     found.append(f"{volume.id} is mounted read-write on {' and '.join(who)} at once")
         return found
-
-

@@ -47,14 +47,15 @@ def sweep(lab: Lab) -> None:
             linux.umount(path, linux.MNT_DETACH)
     # A dead node's file system is unmounted by the kernel a moment later, and its device clears itself.
     if not wait_until(lambda: not loops(lab), 2.0):
-        for path in loops(lab):
-            _clear_loop(path)
+        for device in loops(lab):
+            _clear_loop(device)
         wait_until(lambda: not loops(lab), DEADLINE_S)
     remove_netns_dir(lab)
     remove_run(lab)
     left = leftovers(lab)
     if left:
-        raise AwshaError("the lab left behind: " + ", ".join(left), hint="run awsha lab down again; see dmesg for a stuck disk")
+        hint = "run awsha lab down again; dmesg tells of a stuck disk"
+        raise AwshaError(f"the lab left behind: {', '.join(left)}", hint=hint)
 
 
 def remove_run(lab: Lab) -> None:

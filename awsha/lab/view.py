@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -25,20 +26,23 @@ def show_status(facts: dict[str, Any], console: Console | None = None) -> None:
 
 def nodes_table(facts: dict[str, Any]) -> Table:
     """One row a node: power, keepalived, agent, what VRRP said, what is mounted and which VIPs its kernel has."""
-    table = Table(title=f"lab {facts['prefix']}: nodes", title_justify="left", expand=False)
-    for column in ("node", "power", "keepalived", "agent", "VRRP", "mounts", "VIPs in its kernel"):
-        table.add_column(column)
+    table = Table(
+        title=f"lab {facts['prefix']}: nodes", title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0)
+    )
+    for column in ("node", "power", "keepalived", "agent", "VRRP says", "mounts", "kernel has"):
+        table.add_column(column, overflow="fold")
     vips = {vip for group in facts["groups"].values() for vip in group["vips"]}
     for name, node in facts["nodes"].items():
         holds = [group for group, facts_ in facts["groups"].items() if facts_["holder"] == name]
-        roles = [f"{role or '?'}" + (f" ({group})" if len(facts["groups"]) > 1 else "") for group, role in node["vrrp_roles"].items()]
+        several = len(facts["groups"]) > 1
+        roles = [(f"{group}: " if several else "") + (role or "?") for group, role in node["vrrp_roles"].items()]
         mounts = [
             f"{m['mount']}" + (" [red]stale[/red]" if m["stale"] else " [red]read-only[/red]" if m["read_only"] else "")
             for m in node["mounts"]
         ]
         state = node["power"] + (f" ({', '.join(node['cuts'])})" if node["cuts"] else "")
         table.add_row(
-            Text(f"{name}  {node['address']}", style=GOOD if holds else ""),
+            Text(f"{name} {node['address']}", style=GOOD if holds else ""),
             _state(state), _state(node["keepalived"]), _state(node["agent"]), "\n".join(roles),
             "\n".join(mounts) or "-", "\n".join(sorted(vips & set(node["addresses"]))) or "-",
         )  # fmt: skip
@@ -47,7 +51,7 @@ def nodes_table(facts: dict[str, Any]) -> Table:
 
 def ec2_table(facts: dict[str, Any]) -> Table:
     """What EC2's API holds to be true: volumes, VIPs, instances."""
-    table = Table(title="EC2", title_justify="left", expand=False)
+    table = Table(title="EC2 says", title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for column in ("resource", "state", "on"):
         table.add_column(column)
     names = {node["instance_id"]: name for name, node in facts["nodes"].items()}
@@ -58,7 +62,8 @@ def ec2_table(facts: dict[str, Any]) -> Table:
         for vip in group["vips"]:
             owner = names.get(facts["ec2"]["addresses"].get(vip), "-")
             delivered = facts["ec2"]["delivered_to"][vip] or "nobody"
-            table.add_row(vip, "assigned" if owner != "-" else "free", owner if owner == delivered else f"{owner} ({delivered})")
+            state = "assigned" if owner != "-" else "free"
+            table.add_row(vip, state, owner if owner == delivered else f"{owner} (delivered to {delivered})")
     for name, state in facts["ec2"]["instances"].items():
         table.add_row(facts["nodes"][name]["instance_id"], _state(state), name)
     return table
@@ -74,26 +79,29 @@ def show_welcome(lab: Lab, facts: dict[str, Any], console: Console | None = None
     console = console or Console()
     for name, group in facts["groups"].items():
         holder = group["holder"]
-        console.print(f"group [bold]{name}[/bold]: " + (f"[green]{holder} is master[/green]" if holder else "[yellow]no master yet[/yellow]"))
-    master = next((group["holder"] for group in facts["groups"].values() if group["holder"]), next(iter(facts["nodes"])))
+        who = f"[green]{holder} is master[/green]" if holder else "[yellow]no master yet[/yellow]"
+        console.print(f"group [bold]{name}[/bold]: {who}")
+    holders = [group["holder"] for group in facts["groups"].values() if group["holder"]]
+    master = holders[0] if holders else next(iter(facts["nodes"]))
     prefix = "" if lab.prefix == "awshalab" else f"AWSHA_LAB={lab.prefix} "
     for command, meaning in (
         (f"lab exec {master} -- awsha status", "what a node itself says"),
         ("lab client start", "write records through the VIP"),
-        (f"lab fail {master} kill", "crash keepalived of the master (also: stop, freeze, partition, power-off, agent-kill)"),
+        (f"lab fail {master} kill", "crash its keepalived (or: stop, freeze, partition, power-off, agent-kill)"),
         ("lab status", "who has what now"),
         ("lab client report", "what the client saw"),
         (f"lab heal {master}", "make it good again"),
         ("lab down", "take everything away"),
     ):
-        console.print(f"  [cyan]{prefix}awsha {command:32}[/cyan] [dim]{meaning}[/dim]", soft_wrap=True, highlight=False)
+        line = f"  [cyan]{prefix}awsha {command:32}[/cyan] [dim]{meaning}[/dim]"
+        console.print(line, soft_wrap=True, highlight=False)
 
 
 def show_report(report: dict[str, Any], console: Console | None = None) -> None:
     """What the clients saw."""
     console = console or Console()
     lost, duplicated = report["lost"], report["duplicated"]
-    table = Table(title="client", title_justify="left", expand=False)
+    table = Table(title="client", title_justify="left", box=box.SIMPLE_HEAD)
     for column in ("acknowledged", "lost", "duplicated", "outages", "longest outage"):
         table.add_column(column, justify="right")
     table.add_row(
@@ -117,7 +125,7 @@ def show_faults(left: list[dict[str, Any]], console: Console | None = None) -> N
     if not left:
         console.print("no faults")
         return
-    table = Table()
+    table = Table(box=box.SIMPLE_HEAD)
     for column in ("action", "kind", "left", "seconds", "code", "only"):
         table.add_column(column)
     for fault in left:

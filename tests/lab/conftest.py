@@ -71,7 +71,9 @@ class LabUnderTest:
         assert isinstance(facts, dict)
         return facts
 
-    def exec(self, node: str, *argv: str, check: bool = True, timeout_s: float = 30.0) -> subprocess.CompletedProcess[str]:
+    def exec(
+        self, node: str, *argv: str, check: bool = True, timeout_s: float = 30.0
+    ) -> subprocess.CompletedProcess[str]:
         """`lab exec NODE -- ARGV`."""
         return self.awsha("lab", "exec", node, "--", *argv, check=check, timeout_s=timeout_s)
 
@@ -160,7 +162,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Any:
 
 
 @pytest.fixture
-def lab(request: pytest.FixtureRequest) -> Iterator[LabUnderTest]:
+def lab() -> Iterator[LabUnderTest]:
     """A lab of this test's own that is not up yet (`lab.up(...)`); it is taken down whatever happens."""
     under_test = LabUnderTest(f"t{os.getpid() % 100000}")
     try:
@@ -179,4 +181,3 @@ def shared_lab() -> Iterator[LabUnderTest]:
         yield under_test
     finally:
         under_test.down()
-
