@@ -13,7 +13,6 @@ one, whatever the order of the writes. Its content is one line:
 from __future__ import annotations
 
 import os
-import socket
 import sys
 import time
 
@@ -69,30 +68,66 @@ def record(role: str, group: str) -> None:
     finally:
         os.close(descriptor)
     os.rename(temporary, f"{folder}/{name}")  # noqa: PTH104
-    newest = max(entry for entry in os.listdir(folder) if entry[0] != ".")  # noqa: PTH208
-    for entry in os.listdir(folder):  # noqa: PTH208
-        if entry < newest and entry[0] != ".":
+    _tidy(folder, name, boot_id)
+
+
+def parse(name: str, text: str) -> tuple[str, tuple[int, int], str, float, tuple[int, int]] | None:
+    """(role, order, boot id, recorded at, keepalived) from an intent's name and content; None when it is not one."""
+    ticks, dash, pid = name[:16], name[16:17], name[17:]
+    words = text.split()
+    if dash != "-" or len(pid) != 8 or not (ticks + pid).isdigit() or not name.isascii() or len(words) != 5:
+        return None
+    try:
+        at, keepalived = float(words[2]), (int(words[3]), int(words[4]))
+    except ValueError:
+        return None
+    if words[0] not in ROLES.values() or not 0 <= at < 1e12 or not 0 <= keepalived[0] < 1 << 31:
+        return None
+    return words[0], (int(ticks), int(pid)), words[1], at, keepalived
+
+
+def _tidy(folder: str, mine: str, boot_id: str) -> None:
+    """Remove all intents but the newest of this boot. Start times begin anew with a boot: what is left of another one
+    (or is no intent at all) must neither outlive nor outrank a real one, wherever AWSHA_RUN_DIR is."""
+    newest, entries = mine, [entry for entry in os.listdir(folder) if entry[0] != "."]  # noqa: PTH208
+    for entry in entries:
+        try:
+            with open(f"{folder}/{entry}", "rb") as file:  # noqa: PTH123
+                found = parse(entry, file.read(4096).decode("ascii", "replace"))
+        except OSError:
+            continue  # another notify was quicker
+        if found is not None and found[2] == boot_id:
+            newest = max(newest, entry)
+    for entry in entries:
+        if entry != newest:
             try:  # noqa: SIM105  contextlib costs a millisecond here
                 os.unlink(f"{folder}/{entry}")  # noqa: PTH108
-            except FileNotFoundError:
-                pass  # another notify was quicker
+            except OSError:
+                pass  # another notify was quicker; or it is a directory, which harms nobody
 
 
 def wake(group: str, timeout_s: float = WAKE_TIMEOUT_S) -> bool:
     """Tell the agent to look at a group now. False when no agent answered in time."""
+    import _socket  # what `socket` wraps: that costs 9 ms (selectors, enum), as much as all the rest of this program
+
+    connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
     try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
-            connection.settimeout(timeout_s)
-            connection.connect(f"{run_dir()}/agent.sock")
-            connection.send(f"wake {group}".encode())
-            return connection.recv(64) == b"ok"
+        connection.settimeout(timeout_s)
+        connection.connect(f"{run_dir()}/agent.sock")
+        connection.send(f"wake {group}".encode())
+        return connection.recv(64) == b"ok"
     except OSError:
         return False
+    finally:
+        connection.close()
 
 
 def _known_group(group: str) -> bool:
-    """Whether the configuration has this group: by the agent's list, else by reading awsha.toml."""
-    if not group or "/" in group or group[0] == ".":
+    """Whether the configuration has this group: by the agent's list, else by reading awsha.toml.
+
+    A file that is there and can't be read (somebody is just editing it) must not cost a role: then it is believed.
+    """
+    if not group.replace("-", "").replace("_", "").isalnum() or not group.isascii():
         return False
     if os.path.isdir(f"{run_dir()}/groups/{group}"):  # noqa: PTH112
         return True
@@ -101,11 +136,14 @@ def _known_group(group: str) -> bool:
     path = os.environ.get("AWSHA_CONFIG") or "/etc/awsha/awsha.toml"
     try:
         with open(path, "rb") as file:  # noqa: PTH123
-            groups = tomllib.load(file).get("group", [])
-    except (OSError, ValueError) as error:
+            groups = tomllib.load(file).get("group")
+    except FileNotFoundError as error:
         _complain(f"can't read {path}: {error}")
         return False
-    return any(isinstance(entry, dict) and entry.get("name") == group for entry in groups)
+    except (OSError, ValueError, RecursionError) as error:
+        _complain(f"can't read {path}: {error}. {group} is taken to be one of its groups")
+        return True
+    return isinstance(groups, list) and any(isinstance(entry, dict) and entry.get("name") == group for entry in groups)
 
 
 def _complain(text: str) -> None:
@@ -149,5 +187,8 @@ def main(argv: list[str]) -> int:
         _complain(f"can't record {role} for {group}: {error}")
         return 1
     if not wake(group):
-        start_converge(group)
+        try:
+            start_converge(group)
+        except OSError as error:
+            _complain(f"{role} is recorded for {group}, but no agent answers and no converge could be started: {error}")
     return 0

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -118,7 +119,7 @@ def _places(
     """Who this node is, for each group; kept for this boot, so that a restart needs neither EC2 nor metadata."""
     file = run_dir() / "identity.json"
     key = _key(policy, local)
-    kept = _kept(file, key) if keep else None
+    kept = _kept(file, key, (group.name for group in policy.groups)) if keep else None
     if kept is not None:
         return kept
     places: dict[str, Place] = {}
@@ -127,8 +128,9 @@ def _places(
         mac = next(face.mac for face in local if face.name == identity.this.interface)
         places[group.name] = Place(identity.this, mac, "; ".join(identity.unresolved.values()))
     if os.geteuid() == 0 and not any(place.unresolved for place in places.values()):
-        private_dir(run_dir())
-        write_atomically(file, json.dumps({"key": key, "places": {n: asdict(p) for n, p in places.items()}}))
+        with contextlib.suppress(OSError):  # the next start asks again
+            private_dir(run_dir())
+            write_atomically(file, json.dumps({"key": key, "places": {n: asdict(p) for n, p in places.items()}}))
     return places
 
 
@@ -141,15 +143,16 @@ def _key(policy: Policy, local: tuple[LocalInterface, ...]) -> list[str]:
     return [boot_id(), node.name, face.name, face.mac, endpoint, *nodes, *groups]
 
 
-def _kept(file: Path, key: list[str]) -> dict[str, Place] | None:
+def _kept(file: Path, key: list[str], groups: Iterable[str]) -> dict[str, Place] | None:
     """The identity that was kept, of this boot and configuration; None when there is none, or it is broken."""
     try:
         kept: Any = json.loads(file.read_text(encoding="utf-8"))
         if kept["key"] != key:
             return None
-        return {str(n): Place(Self(**p["me"]), str(p["mac"])) for n, p in kept["places"].items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        places = {str(n): Place(Self(**p["me"]), str(p["mac"])) for n, p in kept["places"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
+    return places if places.keys() == set(groups) else None
 
 
 def _blind_place(policy: Policy, local: tuple[LocalInterface, ...], group: Group, why: str) -> Place:

@@ -91,6 +91,9 @@ class Executor:
             case Detach():
                 return self._detach(step)
             case StopInstance():
+                # its system is not asked to flush: whatever it has mounted is checked before it is mounted here
+                for volume in self.group.volumes:
+                    self.marks.put(forced_mark(volume.id or ""))
                 return Outcome(True, f"EC2 says {self.ec2.stop_instance(step.instance_id)}")
             case ClearReleasing():
                 self.ec2.clear_releasing(step.volume_id)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from awsha import notify
 from awsha.agent.paths import run_dir
 from awsha.core.model import Intent, Role
 from awsha.host.clock import boot_id
 
-NAME_PARTS = 2
-LINE_WORDS = 5
+TRIES = 100
 
 
 def folder(group: str) -> Path:
@@ -19,35 +19,40 @@ def folder(group: str) -> Path:
 
 def parse(name: str, text: str) -> Intent | None:
     """One intent from its file's name and content; None when it is not one (a broken file must stop nobody)."""
-    words, parts = text.split(), name.split("-")
-    if len(words) != LINE_WORDS or len(parts) != NAME_PARTS:
+    found = notify.parse(name, text)
+    if found is None:
         return None
-    try:
-        keepalived = (int(words[3]), int(words[4]))
-        return Intent(
-            Role(words[0]),
-            (int(parts[0]), int(parts[1])),
-            words[1],
-            float(words[2]),
-            keepalived if keepalived[0] else None,
-        )
-    except ValueError:
-        return None
+    role, order, boot, recorded_at, keepalived = found
+    return Intent(Role(role), order, boot, recorded_at, keepalived if keepalived[0] else None)
 
 
 def newest(group: str) -> Intent | None:
     """The newest intent of this boot, by the order of the forks; None when keepalived has said nothing yet."""
     boot = boot_id()
+    for _ in range(TRIES):
+        found, vanished = _look(group, boot)
+        if found is not None or not vanished:
+            return found
+    return None
+
+
+def _look(group: str, boot: str) -> tuple[Intent | None, bool]:
+    """The newest intent among those that were there, and whether one was gone before it could be read: then a newer
+    one has come, which this look may have missed."""
     best: Intent | None = None
+    vanished = False
     try:
         names = [path.name for path in folder(group).iterdir() if not path.name.startswith(".")]
-    except FileNotFoundError:
-        return None
+    except (FileNotFoundError, NotADirectoryError):
+        return None, False
     for name in sorted(names, reverse=True):
         try:
             intent = parse(name, (folder(group) / name).read_text(encoding="utf-8", errors="replace"))
+        except FileNotFoundError:
+            vanished = True
+            continue
         except OSError:
-            continue  # removed by a newer notify
+            continue  # a directory, or unreadable: no notify made it
         if intent is not None and intent.boot_id == boot and (best is None or intent.order > best.order):
             best = intent
-    return best
+    return best, vanished

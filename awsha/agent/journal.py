@@ -78,6 +78,10 @@ class Journal:
         if turn.verdict.ok and before is not None and not before[2]:
             self.say(group, "healthy again")
 
+    def broken(self, group: str) -> None:
+        """A defect has ended a group's loop; called where it is caught."""
+        _LOG.exception("%s: the loop has broken down", group)
+
     def _reason(self, group: str, reason: Reason) -> None:
         if reason.blocked:
             _LOG.warning("%s: blocked: %s. Next: %s", group, reason.text, reason.hint)

@@ -19,7 +19,7 @@ class Marks:
         boot = boot_id()
         try:
             files = list(self._folder.iterdir())
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return frozenset()
         return frozenset(f.name for f in files if not f.name.startswith(".") and _says(f, boot))
 

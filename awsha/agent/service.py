@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
-from awsha.agent import sd
+from awsha.agent import about, sd
 from awsha.agent.assembly import Node, assemble, group_named
 from awsha.agent.converge import Converger
 from awsha.agent.journal import Journal
@@ -35,6 +35,7 @@ TICK_S = 1.0
 STEPS_END_S = 5.0  # a clean stop waits this long for steps under way; what they set going is looked at after a restart
 STALLED_S = 30.0  # a loop that has not turned for so long is stuck: systemd's watchdog restarts the agent
 LOCK_LOOK_S = 0.1
+SILENT_MOST = 64  # connections that have not asked anything yet; the oldest is closed for a newer one
 IDENTIFY_S = 20.0  # who the peers are is asked again at most this often
 ADVERT_LOOK_S = 1.0  # a master that hears another one looks at EC2 at most this often because of it
 
@@ -51,6 +52,7 @@ class Agent:
 
     def __init__(self, config: Path) -> None:
         self.journal = Journal()
+        self.about = about.installed(config)
         self.node: Node = assemble(config, listen=True)
         self.keepalived = KeepalivedWatch()
         self.convergers: dict[str, Converger] = {}
@@ -60,9 +62,14 @@ class Agent:
         self._stop = threading.Event()
         self._selector = selectors.DefaultSelector()
         self._handlers: dict[int, Callable[[], None]] = {}
+        self._silent: list[socket.socket] = []
+        self._failed: list[str] = []
 
     def run(self) -> None:
-        """Serve until SIGTERM or SIGINT. What is held stays held: a stop or a restart of the agent moves nothing."""
+        """Serve until SIGTERM or SIGINT. What is held stays held: a stop or a restart of the agent moves nothing.
+
+        Raises AwshaError when a group's loop has broken down: a new process starts from what is true.
+        """
         with contextlib.ExitStack() as stack:
             stack.callback(self._selector.close)
             self._watch_signals(stack)
@@ -72,6 +79,7 @@ class Agent:
             threads = [self._start_group(name) for name in (g.name for g in self.node.policy.groups)]
             if error := self.node.ec2.warm(2 + max(len(g.volumes) for g in self.node.policy.groups)):
                 self.journal.say("ec2", f"{error.message} (hint: {error.hint})")
+            about.publish(self.node, self.about, self.journal, self._stop)
             gc.collect()
             gc.freeze()
             sd.notify("READY=1")
@@ -83,6 +91,9 @@ class Agent:
             deadline = boottime() + STEPS_END_S + 1
             for thread in threads:
                 thread.join(max(0.0, deadline - boottime()))
+        if self._failed:
+            names = ", ".join(self._failed)
+            raise AwshaError(f"the loop of {names} has broken down", hint="a defect of awsha: see the log above")
 
     def stop(self) -> None:
         """End `run` soon."""
@@ -155,14 +166,20 @@ class Agent:
         self._on(server, lambda: self._accept(server))
 
     def _accept(self, server: socket.socket) -> None:
-        with contextlib.suppress(BlockingIOError):
+        with contextlib.suppress(OSError):
             connection, _ = server.accept()
             connection.setblocking(False)
             self._on(connection, lambda: self._answer(connection))
+            self._silent.append(connection)
+            if len(self._silent) > SILENT_MOST:
+                oldest = self._silent.pop(0)
+                self._selector.unregister(oldest)
+                oldest.close()
 
     def _answer(self, connection: socket.socket) -> None:
         """One question, one answer."""
         self._selector.unregister(connection)
+        self._silent.remove(connection)
         with connection, contextlib.suppress(OSError):
             uid = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[1]
             if uid not in (0, os.geteuid()):
@@ -177,6 +194,8 @@ class Agent:
             case ["wake", name] if name in self.convergers:
                 self.convergers[name].poke()
                 return "ok"
+            case ["about"]:
+                return about.told(self.about)
             case ["report"]:
                 return json.dumps({"groups": [_report(c) for c in self.convergers.values() if c.last is not None]})
         return "what?"
@@ -189,9 +208,11 @@ class Agent:
         names = {g.name for g in self.node.policy.groups}
         for old in groups.iterdir():
             if old.name not in names:
-                old.rmdir()
+                with contextlib.suppress(OSError):  # somebody's file: it is no group, and harms nobody
+                    old.rmdir()
         for name in names:
-            private_dir(groups / name)
+            with contextlib.suppress(FileExistsError):  # a file in its place: notify reads awsha.toml then
+                private_dir(groups / name)
             private_dir(health_file(name).parent)
 
     def _start_group(self, name: str) -> threading.Thread:
@@ -206,6 +227,15 @@ class Agent:
         return thread
 
     def _converge(self, name: str, converger: Converger) -> None:
+        """The thread of one group. Should its loop ever break down, so does the agent, and systemd starts another."""
+        try:
+            self._keep_converging(name, converger)
+        except Exception:  # noqa: BLE001  (it is told there)
+            self.journal.broken(name)
+            self._failed.append(name)
+            self._stop.set()
+
+    def _keep_converging(self, name: str, converger: Converger) -> None:
         lock = GroupLock(name)
         waiting = False
         while not lock.acquire():
@@ -216,12 +246,13 @@ class Agent:
             if self._stop.wait(LOCK_LOOK_S):
                 return
         with lock:
-            health: bool | None = None
+            told: tuple[bool, str] | None = None  # the verdict, and why it could not be written
             for turn in converger.turns():
                 self._turned[name] = boottime()
-                if turn.verdict.ok != health:
-                    write_health(name, turn)
-                    health = turn.verdict.ok
+                if told != (turn.verdict.ok, ""):
+                    before, told = told, (turn.verdict.ok, write_health(name, turn))
+                    if told[1] and told != before:
+                        self.journal.say(name, f"keepalived can't be told the verdict: {told[1]}")
                 if self._stop.is_set():
                     break
             converger.close(STEPS_END_S)
@@ -256,13 +287,19 @@ class Agent:
             converger.poke(Scope.CLOUD)
 
 
-def write_health(group: str, turn: Turn) -> None:
-    """Tell keepalived, in place: it watches the file itself (track_file, keepalived.conf(5))."""
-    descriptor = os.open(health_file(group), os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+def write_health(group: str, turn: Turn) -> str:
+    """Tell keepalived, in place: it watches the file itself (track_file, keepalived.conf(5)). Returns why it can't."""
     try:
-        os.write(descriptor, b"0\n" if turn.verdict.ok else b"1\n")
-    finally:
-        os.close(descriptor)
+        descriptor = os.open(health_file(group), os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        try:
+            os.write(descriptor, b"0\n" if turn.verdict.ok else b"1\n")
+            if os.fstat(descriptor).st_size > len(b"0\n"):
+                os.ftruncate(descriptor, len(b"0\n"))  # what somebody else had written was longer
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        return str(error)
+    return ""
 
 
 def _report(converger: Converger) -> dict[str, Any]:

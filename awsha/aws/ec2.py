@@ -27,6 +27,7 @@ T = TypeVar("T")
 CALL_TIMEOUT_S = 10.0  # for one call with its tries against throttling
 LOOK_TIMEOUT_S = 6.5  # longer than connect and read together, so that the reason of a failure is EC2's own
 PAGES_MOST = 20
+METADATA_S = 0.2  # it answers within a millisecond; a silent one must not hold up what EC2 said
 _READERS = 12  # threads that look side by side; they are made when they are needed
 
 # What the API answers when it does not know SkipOsShutdown (it came in 2025-07), or not for this instance.
@@ -111,8 +112,8 @@ class Ec2:
     ) -> CloudFacts:
         """Read volumes, instances and, through `addresses`, instance metadata, side by side.
 
-        A part that fails, or has no answer after `timeout_s`, is Unknown with the reason. An id that EC2 does not know
-        is missing from its mapping. Never raises.
+        A part that fails, or has no answer after `timeout_s`, is Unknown with the reason; so is metadata that has none
+        METADATA_S after EC2 answered. An id that EC2 does not know is missing from its mapping. Never raises.
         """
         deadline = time.monotonic() + timeout_s
         volumes = self._submit(self.describe_volumes, volume_ids, timeout_s)
@@ -122,8 +123,12 @@ class Ec2:
         of_instances = _part(instances, "DescribeInstances", deadline)
         if metadata is None:
             return CloudFacts(of_volumes, of_instances)
-        of_metadata = _part(metadata, "instance metadata", deadline)
+        of_metadata = _part(metadata, "instance metadata", min(deadline, time.monotonic() + METADATA_S))
         return CloudFacts(of_volumes, of_instances, of_metadata)
+
+    def ask(self, action: str, params: Mapping[str, Any], timeout_s: float = CALL_TIMEOUT_S) -> dict[str, Any]:
+        """One request in EC2's own words, for what has no method here. Raises Ec2Error."""
+        return self._caller.call(action, dict(params), timeout_s)
 
     def describe_volumes(self, ids: Collection[str], timeout_s: float = CALL_TIMEOUT_S) -> dict[str, VolumeFacts]:
         """Volumes by id. An id that does not exist is left out. Raises Ec2Error."""

@@ -23,6 +23,7 @@ DEFAULT_ENDPOINT = "http://169.254.169.254"
 DEFAULT_ENDPOINT_IPV6 = "http://[fd00:ec2::254]"
 CONNECT_TIMEOUT_S = 1.0
 READ_TIMEOUT_S = 2.0
+TURN_S = 0.5  # one question at a time: the next one waits so long for its turn, so that silence piles up no threads
 TOKEN_TTL_S = 21600  # the longest that AWS allows
 _TOKEN_MARGIN_S = 60.0
 _BODY_LIMIT = 256 * 1024
@@ -144,7 +145,9 @@ class Metadata:
         """The text at `path` below /latest/. A token that is refused (401) is fetched anew, once."""
         if self._disabled:
             raise MetadataError(MetadataKind.DISABLED, "disabled by the environment")
-        with self._lock:
+        if not self._lock.acquire(timeout=TURN_S):
+            raise MetadataError(MetadataKind.TIMEOUT, f"{path}: an earlier question to {self.endpoint} has no answer yet")
+        try:
             for _ in range(2):
                 token = self._fresh_token()
                 status, text = self._ask("GET", path, {"X-aws-ec2-metadata-token": token})
@@ -152,6 +155,8 @@ class Metadata:
                     return self._checked(status, text, path)
                 self._token = ""
             raise MetadataError(MetadataKind.REFUSED, f"{path}: a fresh token is refused (401)")
+        finally:
+            self._lock.release()
 
     def close(self) -> None:
         """Close the kept connection; the next question opens another one."""

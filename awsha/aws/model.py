@@ -18,8 +18,11 @@ OPERATIONS: dict[str, tuple[str, str]] = {
     "AttachVolume": ("AttachVolumeRequest", "Attachment"),
     "CreateTags": ("CreateTagsRequest", ""),
     "DeleteTags": ("DeleteTagsRequest", ""),
+    "DescribeInstanceTypes": ("DescribeTypesRequest", "DescribeTypesResult"),
     "DescribeInstances": ("DescribeInstancesRequest", "DescribeInstancesResult"),
     "DescribeNetworkInterfaces": ("DescribeInterfacesRequest", "DescribeInterfacesResult"),
+    "DescribeSecurityGroups": ("DescribeGroupsRequest", "DescribeGroupsResult"),
+    "DescribeSubnets": ("DescribeSubnetsRequest", "DescribeSubnetsResult"),
     "DescribeVolumes": ("DescribeVolumesRequest", "DescribeVolumesResult"),
     "DetachVolume": ("DetachVolumeRequest", "Attachment"),
     "StopInstances": ("StopInstancesRequest", "StopInstancesResult"),
@@ -31,38 +34,64 @@ _STRUCTURES: dict[str, str] = {
     "PrivateIpAddresses/privateIpAddress:Addresses",
     "AssignResult": "AssignedPrivateIpAddresses/assignedPrivateIpAddressesSet:PrivateIps",
     "AttachVolumeRequest": "Device InstanceId VolumeId DryRun/dryRun:Boolean",
-    "Attachment": "Device/device InstanceId/instanceId State/status VolumeId/volumeId",
+    "Attachment": "DeleteOnTermination/deleteOnTermination:Boolean Device/device InstanceId/instanceId State/status "
+    "VolumeId/volumeId",
     "CreateTagsRequest": "DryRun/dryRun:Boolean Resources/ResourceId:Strings Tags/Tag:Tags",
     "DeleteTagsRequest": "DryRun/dryRun:Boolean Resources/resourceId:Strings Tags/tag:Tags",
+    "DescribeGroupsRequest": "GroupIds/GroupId:Strings NextToken DryRun/dryRun:Boolean",
+    "DescribeGroupsResult": "NextToken/nextToken SecurityGroups/securityGroupInfo:SecurityGroups",
     "DescribeInstancesRequest": "Filters/Filter:Filters InstanceIds/InstanceId:Strings NextToken/nextToken "
     "DryRun/dryRun:Boolean",
     "DescribeInstancesResult": "NextToken/nextToken Reservations/reservationSet:Reservations",
     "DescribeInterfacesRequest": "Filters/filter:Filters NetworkInterfaceIds/NetworkInterfaceId:Strings NextToken "
     "DryRun/dryRun:Boolean",
-    "DescribeInterfacesResult": "NetworkInterfaces/networkInterfaceSet:Interfaces NextToken/nextToken",
+    "DescribeInterfacesResult": "NetworkInterfaces/networkInterfaceSet:NetworkInterfaces NextToken/nextToken",
+    "DescribeSubnetsRequest": "SubnetIds/SubnetId:Strings NextToken DryRun/dryRun:Boolean",
+    "DescribeSubnetsResult": "NextToken/nextToken Subnets/subnetSet:Subnets",
+    "DescribeTypesRequest": "InstanceTypes/InstanceType:Types NextToken DryRun:Boolean",
+    "DescribeTypesResult": "InstanceTypes/instanceTypeSet:TypeInfos NextToken/nextToken",
     "DescribeVolumesRequest": "Filters/Filter:Filters VolumeIds/VolumeId:Strings NextToken/nextToken "
     "DryRun/dryRun:Boolean",
     "DescribeVolumesResult": "NextToken/nextToken Volumes/volumeSet:Volumes",
     "DetachVolumeRequest": "Force:Boolean InstanceId VolumeId DryRun/dryRun:Boolean",
     "Filter": "Name Values/Value:Strings",
-    "Instance": "BlockDeviceMappings/blockDeviceMapping:Mappings InstanceId/instanceId "
-    "NetworkInterfaces/networkInterfaceSet:Interfaces Placement/placement:Placement PrivateIpAddress/privateIpAddress "
-    "RootDeviceName/rootDeviceName State/instanceState:State SubnetId/subnetId VpcId/vpcId",
-    "Interface": "MacAddress/macAddress NetworkInterfaceId/networkInterfaceId PrivateIpAddress/privateIpAddress "
-    "PrivateIpAddresses/privateIpAddressesSet:PrivateIps SubnetId/subnetId VpcId/vpcId",
+    "Group": "GroupId/groupId",
+    "GroupPair": "GroupId/groupId",
+    "Instance": "BlockDeviceMappings/blockDeviceMapping:Mappings InstanceId/instanceId InstanceType/instanceType "
+    "MetadataOptions/metadataOptions:MetadataOptions NetworkInterfaces/networkInterfaceSet:Interfaces "
+    "Placement/placement:Placement PrivateIpAddress/privateIpAddress RootDeviceName/rootDeviceName "
+    "State/instanceState:State SubnetId/subnetId Tags/tagSet:Tags VpcId/vpcId",
+    "Interface": "Groups/groupSet:Groups MacAddress/macAddress NetworkInterfaceId/networkInterfaceId "
+    "PrivateIpAddress/privateIpAddress PrivateIpAddresses/privateIpAddressesSet:PrivateIps SubnetId/subnetId "
+    "VpcId/vpcId",
+    "InterfaceAttachment": "InstanceId/instanceId",
+    "IpPermission": "FromPort/fromPort:Integer IpProtocol/ipProtocol IpRanges/ipRanges:IpRanges "
+    "PrefixListIds/prefixListIds:PrefixLists UserIdGroupPairs/groups:GroupPairs",
+    "IpRange": "CidrIp/cidrIp",
     "Mapping": "DeviceName/deviceName",
+    "MetadataOptions": "HttpEndpoint/httpEndpoint HttpPutResponseHopLimit/httpPutResponseHopLimit:Integer",
+    "NetworkInfo": "Ipv4AddressesPerInterface/ipv4AddressesPerInterface:Integer",
+    "NetworkInterface": "Attachment/attachment:InterfaceAttachment Groups/groupSet:Groups MacAddress/macAddress "
+    "NetworkInterfaceId/networkInterfaceId PrivateIpAddress/privateIpAddress "
+    "PrivateIpAddresses/privateIpAddressesSet:PrivateIps SubnetId/subnetId VpcId/vpcId",
     "Placement": "AvailabilityZone/availabilityZone",
+    "PrefixList": "PrefixListId/prefixListId",
     "PrivateIp": "PrivateIpAddress/privateIpAddress",
-    "Reservation": "Instances/instancesSet:Instances",
+    "Reservation": "Instances/instancesSet:Instances OwnerId/ownerId",
+    "SecurityGroup": "GroupId/groupId IpPermissions/ipPermissions:IpPermissions "
+    "IpPermissionsEgress/ipPermissionsEgress:IpPermissions",
     "State": "Name/name",
     "StateChange": "CurrentState/currentState:State InstanceId/instanceId",
     "StopInstancesRequest": "Force/force:Boolean InstanceIds/InstanceId:Strings SkipOsShutdown:Boolean "
     "DryRun/dryRun:Boolean",
     "StopInstancesResult": "StoppingInstances/instancesSet:StateChanges",
+    "Subnet": "CidrBlock/cidrBlock SubnetId/subnetId",
     "Tag": "Key/key Value/value",
+    "TypeInfo": "InstanceType/instanceType NetworkInfo/networkInfo:NetworkInfo",
     "UnassignRequest": "NetworkInterfaceId/networkInterfaceId PrivateIpAddresses/privateIpAddress:Addresses",
     "Volume": "Attachments/attachmentSet:Attachments AvailabilityZone/availabilityZone "
-    "MultiAttachEnabled/multiAttachEnabled:Boolean Size/size:Integer State/status Tags/tagSet:Tags VolumeId/volumeId",
+    "Encrypted/encrypted:Boolean KmsKeyId/kmsKeyId MultiAttachEnabled/multiAttachEnabled:Boolean Size/size:Integer "
+    "State/status Tags/tagSet:Tags VolumeId/volumeId VolumeType/volumeType",
 }
 
 # EC2's lists are flat in a request, and in a reply every element is an <item>.
@@ -70,14 +99,24 @@ _LISTS: dict[str, str] = {
     "Addresses": "String",
     "Attachments": "Attachment",
     "Filters": "Filter",
+    "GroupPairs": "GroupPair",
+    "Groups": "Group",
     "Instances": "Instance",
     "Interfaces": "Interface",
+    "IpPermissions": "IpPermission",
+    "IpRanges": "IpRange",
     "Mappings": "Mapping",
+    "NetworkInterfaces": "NetworkInterface",
+    "PrefixLists": "PrefixList",
     "PrivateIps": "PrivateIp",
     "Reservations": "Reservation",
+    "SecurityGroups": "SecurityGroup",
     "StateChanges": "StateChange",
     "Strings": "String",
+    "Subnets": "Subnet",
     "Tags": "Tag",
+    "TypeInfos": "TypeInfo",
+    "Types": "String",
     "Volumes": "Volume",
 }
 

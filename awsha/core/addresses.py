@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from awsha.core.fencing import heard_alive
-from awsha.core.model import InstanceFacts, InstanceState, Unknown
+from awsha.core.model import InstanceFacts, InstanceState, Role, Unknown
 from awsha.core.situation import Code, Draft, Situation
 from awsha.core.steps import AssignAddresses, KernelAddresses, Scope, UnassignAddresses
 
@@ -103,11 +103,25 @@ def release(draft: Draft) -> bool:
     elif here:
         draft.step(UnassignAddresses(tuple(sorted(here))))
         clean = False
-    if s.host.keepalived_gone_since is not None and isinstance(s.host.vips, frozenset) and s.host.vips:
-        # A killed keepalived leaves its addresses behind; a living one removes them itself.
-        draft.step(KernelAddresses(tuple(sorted(s.host.vips)), present=False))
-        clean = False
-    return clean
+    return _off_interface(draft) and clean
+
+
+def _off_interface(draft: Draft) -> bool:
+    """A killed keepalived leaves its addresses behind. A living one removes them itself, and before it says that it is
+    no master any more; but what awsha had put back meanwhile (that notify came late) it does not know."""
+    s = draft.s
+    if not isinstance(s.host.vips, frozenset) or not s.host.vips:
+        return True
+    left = tuple(sorted(s.host.vips))
+    if s.host.keepalived_gone_since is not None:
+        draft.step(KernelAddresses(left, present=False))
+        return False
+    if s.intent is None or s.intent.role is Role.MASTER:
+        return True  # keepalived is master, and has them there
+    text = f"{', '.join(left)} is still on {s.me.interface}, and this node is no master"
+    if draft.wait(Code.VIP_LEFT_OVER, "addresses", text, Scope.ADDRESSES, for_s=RESTORE_S) >= RESTORE_S:
+        draft.step(KernelAddresses(left, present=False))
+    return False
 
 
 def other_holder(s: Situation, address: str) -> InstanceFacts | None:

@@ -6,6 +6,7 @@ from awsha.core.model import ApplicationState, Unknown
 from awsha.core.policy import Application
 from awsha.core.situation import Code, Draft
 from awsha.core.steps import Scope, StartApplication, StopApplication
+from awsha.core.volumes import mount_of
 
 DOWN = frozenset({ApplicationState.STOPPED, ApplicationState.FAILED})
 
@@ -47,17 +48,40 @@ def acquire(draft: Draft, stands: bool) -> bool:
     return False
 
 
+def _is_gone(draft: Draft) -> bool:
+    """Whether "down" means that nothing of it is left here.
+
+    systemd knows. A check that fails may only mean that the application serves no more, above all when its disk was
+    taken: then it lives on with its files and its port. So it is stopped once, while anything of its is mounted.
+    """
+    s = draft.s
+    if s.group.application is None or s.group.application.unit:
+        return True
+    if not any(disk.others or mount_of(disk) for disk in (s.disk(v.id or "") for v in s.group.volumes)):
+        return True
+    stopped, started = s.past(StopApplication, "application"), s.past(StartApplication, "application")
+    return stopped is not None and stopped.ok and (started is None or started.at <= stopped.at)
+
+
 def release(draft: Draft) -> bool:
     """Plan what stops the application. True when it is down."""
     s, state = draft.s, draft.s.host.application
-    if s.group.application is None or state in DOWN:
+    if s.group.application is None:
+        return True
+    if state in DOWN and "application" in s.memory.running:
+        # A start is under way and shows nothing yet: without its file system it would come up on the bare mount point.
+        text = "the application is being started: it is stopped once that has ended"
+        draft.wait(Code.APPLICATION_STARTING, "application", text, Scope.APPLICATION)
+        return False
+    if state in DOWN and _is_gone(draft):
         return True
     if state is ApplicationState.STOPPING:
         draft.wait(Code.APPLICATION_STOPPING, "application", "the application is stopping", Scope.APPLICATION)
         return False
+    draft.step(StopApplication())
     stopped = s.past(StopApplication, "application")
     if stopped is not None and not stopped.ok:
-        # It would not stop in its time. What it still holds is dealt with as open files, by the policy for these.
+        # It would not stop in its time: it is asked again. What it still holds is dealt with as open files meanwhile.
         draft.wait(
             Code.APPLICATION_STOPPING,
             "application",
@@ -66,5 +90,4 @@ def release(draft: Draft) -> bool:
             hint=_journal_hint(s.group.application),
         )
         return True
-    draft.step(StopApplication())
     return False

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from awsha.core.model import Attachment, AttachmentState, Heard, InstanceFacts, InstanceState, Unknown, VolumeFacts
+from awsha.core.model import (
+    Attachment,
+    AttachmentState,
+    CloudFacts,
+    Heard,
+    InstanceFacts,
+    InstanceState,
+    Unknown,
+    VolumeFacts,
+)
 from awsha.core.policy import Fence
 from awsha.core.situation import Code, Draft, Situation
 from awsha.core.steps import Detach, Scope, StopInstance
@@ -10,6 +19,14 @@ from awsha.core.steps import Detach, Scope, StopInstance
 GONE = frozenset({InstanceState.STOPPED, InstanceState.TERMINATED})
 GOING = frozenset({InstanceState.STOPPING, InstanceState.SHUTTING_DOWN})
 LEAVING = frozenset({AttachmentState.DETACHING, AttachmentState.BUSY})
+
+
+def is_gone(cloud: CloudFacts, instance_id: str) -> bool:
+    """Whether EC2 says that an instance does not run any more."""
+    if isinstance(cloud.instances, Unknown):
+        return False
+    instance = cloud.instances.get(instance_id)
+    return instance is None or instance.state in GONE
 
 
 def alive(heard: Heard, now: float, advert_int: float) -> bool:
@@ -88,7 +105,7 @@ def _wait_for_stop(draft: Draft, instance: InstanceFacts, node: str) -> None:
 def _take_from_running(draft: Draft, facts: VolumeFacts, held: Attachment, node: str) -> None:
     """Rungs 1, 3, 4 and 5 of DESIGN section 3, in this order."""
     s, limit = draft.s, draft.s.group.timeouts
-    ours = _own_detach(s, facts.id)
+    ours = _own_detach(s, facts.id, held.instance_id)
     if held.state in LEAVING and not ours:
         waited = draft.standing(Code.HOLDER_DETACHING, facts.id)
         if waited < limit.handover_s:
@@ -143,10 +160,10 @@ def _take_from_running(draft: Draft, facts: VolumeFacts, held: Attachment, node:
     _fence(draft, facts, held, node)
 
 
-def _own_detach(s: Situation, volume_id: str) -> bool:
-    """Whether the detach that is under way is this node's own fence."""
+def _own_detach(s: Situation, volume_id: str, holder: str) -> bool:
+    """Whether the detach that is under way there is this node's own fence."""
     past = s.past(Detach, volume_id)
-    return past is not None and past.ok
+    return past is not None and past.ok and isinstance(past.step, Detach) and past.step.instance_id == holder
 
 
 def _fence(draft: Draft, facts: VolumeFacts, held: Attachment, node: str) -> None:

@@ -46,12 +46,7 @@ def refusal(step: Step, fresh: Fresh, planned: Intent | None, me: str) -> str | 
             return "the holder is heard as master again"
     if isinstance(step, Detach) and step.instance_id == me:
         return _detach_own(fresh.disk)
-    if (
-        isinstance(step, Unmount | Signal)
-        and planned != fresh.intent
-        and fresh.intent is not None
-        and fresh.intent.role is Role.MASTER
-    ):
+    if _lets_go(step) and planned != fresh.intent and fresh.intent is not None and fresh.intent.role is Role.MASTER:
         return "this node has become master again"
     if isinstance(step, MountVolume | Check):
         return _use_device(step, fresh.disk)
@@ -65,6 +60,11 @@ def _takes(step: Step, me: str) -> bool:
     if isinstance(step, KernelAddresses):
         return step.present
     return isinstance(step, Attach | AssignAddresses | StopInstance | MountVolume | Check | StartApplication)
+
+
+def _lets_go(step: Step) -> bool:
+    """Whether the step takes from under a service what only a node that is no master may take."""
+    return isinstance(step, Unmount | Signal) or (isinstance(step, KernelAddresses) and not step.present)
 
 
 def _detach_own(disk: DiskFacts | None) -> str | None:

@@ -6,10 +6,10 @@ triggered and only goes forward: after any outcome it looks again, and it never 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
-from awsha.core import addresses
+from awsha.core import addresses, fencing
 from awsha.core.freshness import Freshness
 from awsha.core.health import Verdict, verdict
 from awsha.core.model import (
@@ -25,11 +25,11 @@ from awsha.core.model import (
     Unknown,
     VolumeFacts,
 )
-from awsha.core.pacing import FIRST_LOOK_S, cloud_delay, local_delay
+from awsha.core.pacing import FIRST_LOOK_S, cloud_delay, device_is_here, local_delay
 from awsha.core.plan import plan
 from awsha.core.policy import Group
 from awsha.core.situation import HolderList, Memory, Past, Plan, Situation
-from awsha.core.steps import ListHolders, Outcome, Scope, Signal, Step
+from awsha.core.steps import Detach, ListHolders, Outcome, Scope, Signal, Step
 
 FRESH_S = 5.0  # older facts about EC2 do not permit a step: look first
 RUN_GAP_S = 60.0  # runs of one kind of step closer than this are one series
@@ -61,9 +61,19 @@ class Turn:
 class Loop:
     """One group on one node. Not thread-safe: one driver calls it."""
 
-    def __init__(self, group: Group, me: Self) -> None:
+    def __init__(
+        self,
+        group: Group,
+        me: Self,
+        *,
+        decide: Callable[[Situation], Plan] = plan,
+        judge: Callable[[Situation, Plan, Verdict], Verdict] = verdict,
+    ) -> None:
+        """`decide` and `judge` stand to be exchanged by tests that prove that a wrong decision is noticed."""
         self.group = group
         self.me = me
+        self._decide = decide
+        self._judge_health = judge
         self.intent: Intent | None = None
         self.cloud = CloudFacts(UNREAD, UNREAD, UNREAD)
         self.disks: Mapping[str, DiskFacts] = {}
@@ -132,6 +142,11 @@ class Loop:
             fresh.superseded(Scope.CLOUD)
         if outcome.ok and isinstance(outcome.learned, VolumeFacts):
             self._learn(outcome.learned)
+            if isinstance(step, Detach) and fencing.is_gone(self.cloud, step.instance_id):
+                # nobody has to let go there: it may be done already
+                self._first_look = None
+                fresh.changed(*step.touches)
+                return
             self._first_look = now + FIRST_LOOK_S
             fresh.changed(*(step.touches - {Scope.CLOUD}))
         elif outcome.ok and step.touches == {Scope.CLOUD}:
@@ -155,7 +170,7 @@ class Loop:
     def turn(self, now: float, wall: float, ambient: Ambient) -> Turn:
         """Decide at this moment. The reads and steps in the answer count as under way from here on."""
         situation = self.situation(now, wall, ambient)
-        decided = plan(situation)
+        decided = self._decide(situation)
         start = tuple(step for step in decided.steps if self._fresh_for(step, now))
         for step in start:
             self._running[step.resource] = step
@@ -186,6 +201,8 @@ class Loop:
         """Whether everything that the step relies on was read since it last changed, and lately."""
         permitted = True
         for scope in step.needs:
+            if scope is Scope.APPLICATION and self.group.application is None:
+                continue  # never read
             if not self._freshness.permits(scope, now, FRESH_S if scope is Scope.CLOUD else LOCAL_FRESH_S):
                 permitted = False
                 if not self._freshness.in_flight(scope) and not self._freshness.stale(scope):
@@ -194,7 +211,7 @@ class Loop:
 
     def _judge(self, situation: Situation, decided: Plan, now: float) -> None:
         """Keep a failed verdict long enough for keepalived to see it."""
-        judged = verdict(situation, decided, self.verdict)
+        judged = self._judge_health(situation, decided, self.verdict)
         if not judged.ok and self.verdict.ok:
             self._faulted_at = now
         held = self._faulted_at is not None and now - self._faulted_at < FAULT_HOLD_S
@@ -216,7 +233,8 @@ class Loop:
             last = self._freshness.read_at(scope)
             if scope is Scope.CLOUD:
                 at = last + cloud_delay(decided.reasons, decided.done, self.memory, now)
-                due[scope] = max(at, self._first_look) if self._first_look is not None else at
+                early = self._first_look is None or device_is_here(decided.reasons, self.memory)
+                due[scope] = at if early else max(at, self._first_look or at)
                 if due[scope] <= now:
                     self._first_look = None
             else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from awsha.core.situation import Code, Memory, Past, Reason
 from awsha.core.steps import (
@@ -23,12 +23,16 @@ from awsha.core.steps import (
 )
 
 FIRST_LOOK_S = 0.8  # an attach or detach takes at least this long (EC2.md: most take 1 to 4 s)
+NEAR_LOOK_S = 0.1  # the guest has the device already: EC2 says `attached` at about the same time
+NEAR_S = 3.0
 OWN_DOING = frozenset({Code.ATTACHING, Code.DETACHING_HERE, Code.SETTLING})
 SETTLE_S = 5.0  # EC2's views lag: the same call is not repeated sooner after it succeeded
 STEADY_S = 60.0  # a periodic look when nothing waits: events can be missed
 BLOCKED_S = 5.0  # EC2 is asked this often when only somebody else can help
-LOCAL_STEADY_S = 1.0
+DISKS_STEADY_S = 2.0  # a file system that turns read-only, a disk that is pulled: the kernel tells neither
+ADDRESSES_STEADY_S = 5.0  # netlink tells of each change, and of messages that were lost
 APPLICATION_STEADY_S = 5.0
+APPLICATION_WAITS_S = 1.0  # so that its state is fresh at the moment at which it may start
 DEVICE_LOOK_S = 0.02
 LOCAL_LOOK_S = 0.1
 DENIED_RETRY_S = 30.0
@@ -113,25 +117,47 @@ def cloud_delay(reasons: Iterable[Reason], done: bool, memory: Memory, now: floa
     delays = []
     for reason in reasons:
         if Scope.CLOUD in reason.watch:
-            waited = now - memory.since.get((reason.code, reason.subject), now)
-            # what a peer does may be done at any moment; only what was set going here takes its time
-            waited = waited if reason.code in OWN_DOING else max(waited, FIRST_LOOK_S)
-            delays.append(BLOCKED_S if reason.blocked else look_delay(waited))
+            delays.append(BLOCKED_S if reason.blocked else _waiting_delay(reason, memory, now))
     if delays:
         return min(delays)
     return STEADY_S if done else BLOCKED_S
 
 
-def local_delay(scope: Scope, reasons: Iterable[Reason]) -> float:
+def _waiting_delay(reason: Reason, memory: Memory, now: float) -> float:
+    """Seconds between two looks at EC2 for one reason that ends by itself."""
+    device_since = _device_since(reason, memory)
+    if device_since is not None and now - device_since < NEAR_S:
+        return NEAR_LOOK_S
+    waited = now - memory.since.get((reason.code, reason.subject), now)
+    if reason.code is Code.SETTLING and reason.until is not None:
+        waited = SETTLE_S - (reason.until - now)  # since EC2 accepted the call
+    # what a peer does may be done at any moment; only what was set going here takes its time
+    return look_delay(waited if reason.code in OWN_DOING else max(waited, FIRST_LOOK_S))
+
+
+def _device_since(reason: Reason, memory: Memory) -> float | None:
+    """Since when the guest has the device of a volume that EC2 still calls attaching."""
+    return memory.since.get((Code.DEVICE_HERE, reason.subject)) if reason.code is Code.ATTACHING else None
+
+
+def device_is_here(reasons: Iterable[Reason], memory: Memory) -> bool:
+    """Whether a device has come that EC2 still calls attaching: then a look at EC2 pays at any moment."""
+    return any(_device_since(reason, memory) is not None for reason in reasons)
+
+
+def local_delay(scope: Scope, reasons: Collection[Reason]) -> float:
     """Seconds from the last look at one kind of local facts to the next. Kernel events come on top."""
     codes = {r.code for r in reasons if scope in r.watch}
     if scope is Scope.DISKS:
         if codes & {Code.DEVICE, Code.ATTACHING}:
             return DEVICE_LOOK_S
-        return LOCAL_LOOK_S if codes else LOCAL_STEADY_S
+        return LOCAL_LOOK_S if codes else DISKS_STEADY_S
     if codes:
         return LOCAL_LOOK_S
-    return APPLICATION_STEADY_S if scope is Scope.APPLICATION else LOCAL_STEADY_S
+    if scope is Scope.APPLICATION:
+        waits = any(r.code is Code.APPLICATION_WAITS for r in reasons)
+        return APPLICATION_WAITS_S if waits else APPLICATION_STEADY_S
+    return ADDRESSES_STEADY_S
 
 
 WORDS = {

@@ -10,6 +10,7 @@ from awsha.core.steps import SetMark
 
 RELEASED = "released"
 PAUSED = "paused"
+FREE_S = 10.0  # a volume that nobody has for so long, over several looks, was let go
 ASKED_FOR = frozenset({Code.RELEASED})  # reasons that an operator wanted: they do not keep a release from being done
 
 
@@ -85,7 +86,10 @@ def _fence_is_over(draft: Draft, vid: str) -> bool:
         return False
     if disk.mount is not None and not disk.foreign:
         return False
-    return all(_no_rival(draft, held.instance_id) for held in (facts.attachments if facts else ()))
+    if facts is None or not facts.attachments:
+        # The one that forced it off has it only a moment later: to be free for that moment is not to be released.
+        return draft.standing(Code.VOLUME_FREE, vid) >= FREE_S
+    return all(_no_rival(draft, held.instance_id) for held in facts.attachments)
 
 
 def _no_rival(draft: Draft, holder: str) -> bool:

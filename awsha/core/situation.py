@@ -61,6 +61,7 @@ class Code(StrEnum):
     FENCING = "fencing"
     VIP_CONTESTED = "vip-contested"
     VIP_NOT_ON_INTERFACE = "vip-not-on-interface"
+    VIP_LEFT_OVER = "vip-left-over"
     VIP_NOT_IN_METADATA = "vip-not-in-metadata"
     APPLICATION_WAITS = "application-waits"
     APPLICATION_STARTING = "application-starting"
@@ -71,6 +72,8 @@ class Code(StrEnum):
     RELEASED = "released"
     PAUSED = "paused"
     HOLDER_HEARD = "holder-heard"  # never shown: how long a fenced node has heard the one that took its volume
+    DEVICE_HERE = "device-here"  # never shown: how long the guest has had a device that EC2 still calls attaching
+    VOLUME_FREE = "volume-free"  # never shown: how long a fenced node has seen that nobody has the volume
     NOT_READY = "not-ready"  # never shown: how long a master has not held everything
 
 

@@ -24,6 +24,7 @@ class Scope(StrEnum):
 
 _CLOUD = frozenset({Scope.CLOUD})
 _DISKS = frozenset({Scope.DISKS})
+_DISKS_APPLICATION = frozenset({Scope.DISKS, Scope.APPLICATION})
 _CLOUD_DISKS = frozenset({Scope.CLOUD, Scope.DISKS})
 _APPLICATION = frozenset({Scope.APPLICATION})
 _ADDRESSES = frozenset({Scope.ADDRESSES})
@@ -168,8 +169,8 @@ class Unmount(VolumeStep):
 
     @property
     def needs(self) -> frozenset[Scope]:
-        """Mounts."""
-        return _DISKS
+        """Mounts, and an application that is down: one that is being started would come up on the bare mount point."""
+        return _DISKS_APPLICATION
 
     @property
     def touches(self) -> frozenset[Scope]:

@@ -150,9 +150,9 @@ def _held_and_mounted(draft: Draft, vid: str, disk: DiskFacts, facts: VolumeFact
             vid,
             f"somebody asked EC2 to detach {vid}, which is mounted here: it is {mine.state}",
             Scope.DISKS,
-            hint="if this was not meant: nothing can cancel it; unmounting lets it finish",
+            hint=f"nothing can cancel it; it ends when {mount.target} is unmounted: awsha switchover {s.group.name}",
         )
-        return Held(False, True)
+        return Held(True, True)  # it holds the volume for as long as it has it mounted
     if mine.state is AttachmentState.ATTACHING:
         draft.wait(Code.ATTACHING, vid, f"{vid} is mounted; EC2 still says attaching", Scope.CLOUD)
     if facts.releasing is not None and facts.releasing.node == s.me.name:
@@ -223,6 +223,8 @@ def _attached_here(draft: Draft, volume: Volume, mine: Attachment, disk: DiskFac
             Scope.DISKS,
             for_s=limit.attach_stuck_s,
         )
+        if device_of(disk) is not None:
+            draft.standing(Code.DEVICE_HERE, vid)
         if waited >= limit.attach_stuck_s:
             draft.step(Detach(vid, s.me.instance_id))
         return Held(True, False)

@@ -90,7 +90,7 @@ class Disks:
             entries = [entry for entry in (self.root / "sys/block" / name).iterdir() if entry.name.startswith(name)]
         except OSError:
             return []
-        numbers = (_read(entry / "dev") for entry in entries)
+        numbers = (_read(f"{entry}/dev") for entry in entries)
         return [number for number in numbers if isinstance(number, str)]
 
 
@@ -105,10 +105,17 @@ def node_number(path: Path) -> str | None:
     return f"{os.major(status.st_rdev)}:{os.minor(status.st_rdev)}"
 
 
-def _read(path: Path) -> str | Unknown | None:
-    """A sysfs attribute without the padding; None when the device has gone, or never had it."""
+def _read(path: str) -> str | Unknown | None:
+    """A sysfs attribute without the padding; None when the device has gone, or never had it.
+
+    Plain descriptors and names: pathlib and text files cost three times as much, all day long.
+    """
     try:
-        return path.read_text(encoding="utf-8", errors="replace").strip(" \n\0")
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return os.read(descriptor, 4096).decode("utf-8", "replace").strip(" \n\0")
+        finally:
+            os.close(descriptor)
     except OSError as error:
         return None if error.errno in _GONE else Unknown(f"{path}: {error.strerror}")
 
@@ -116,27 +123,28 @@ def _read(path: Path) -> str | Unknown | None:
 def scan(root: str | Path = "/") -> Disks | Unknown:
     """Look at every block device once: a few file reads each, no other program, no I/O on any disk."""
     base = Path(root)
+    folder = str(base / "sys/block")
     try:
-        present = sorted(entry.name for entry in (base / "sys/block").iterdir())
+        present = sorted(os.listdir(folder))  # noqa: PTH208
     except OSError as error:
-        return Unknown(f"{base / 'sys/block'}: {error.strerror}")
+        return Unknown(f"{folder}: {error.strerror}")
     names: dict[str, str] = {}
     serials: dict[str, tuple[str, ...]] = {}
     models: dict[str, str] = {}
     unread: list[str] = []
     for name in present:
-        number = _read(base / "sys/block" / name / "dev")
+        number = _read(f"{folder}/{name}/dev")
         if not isinstance(number, str):
             continue  # gone meanwhile; or a path of a multipath disk (nvme0c0n1), which is not to be used
         names[name] = number
         if not _NVME.fullmatch(name):
             continue
-        serial = _read(base / "sys/block" / name / "device/serial")
+        serial = _read(f"{folder}/{name}/device/serial")
         if isinstance(serial, Unknown):
             unread.append(serial.reason)
         elif serial:
             serials[serial] = (*serials.get(serial, ()), name)
-            model = _read(base / "sys/block" / name / "device/model")
+            model = _read(f"{folder}/{name}/device/model")
             models[name] = model if isinstance(model, str) else ""
     return Disks(base, names, serials, tuple(unread), models)
 

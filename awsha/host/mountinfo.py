@@ -11,6 +11,8 @@ import select
 from typing import NamedTuple
 
 TRIES = 20
+OWN = "/proc/self/mountinfo"
+_last: tuple[bytes, tuple[Entry, ...]] = (b"", ())  # this process's own table, as it was last read
 _ESCAPE = re.compile(rb"\\([0-7]{3})")
 
 
@@ -63,7 +65,7 @@ def parse(data: bytes) -> tuple[Entry, ...]:
     return tuple(entries)
 
 
-def read(path: str = "/proc/self/mountinfo") -> tuple[Entry, ...]:
+def read(path: str = OWN) -> tuple[Entry, ...]:
     """The table as it was at one moment. Raises OSError, ValueError, Torn.
 
     The kernel hands out about a page a read() and lets the table change in between. The open file remembers the
@@ -77,8 +79,18 @@ def read(path: str = "/proc/self/mountinfo") -> tuple[Entry, ...]:
         finally:
             os.close(fd)
         if data is not None:
-            return parse(data)
+            return parse(data) if path != OWN else _parse_own(data)
     raise Torn(f"{path} changed {TRIES} times in a row while it was read")
+
+
+def _parse_own(data: bytes) -> tuple[Entry, ...]:
+    """parse(), unless the table is the one that was read last: it is looked at all the time, and seldom changes."""
+    global _last  # noqa: PLW0603
+    before, entries = _last
+    if data != before:
+        entries = parse(data)
+        _last = (data, entries)
+    return entries
 
 
 def whole(fd: int) -> bytes | None:

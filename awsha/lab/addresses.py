@@ -5,7 +5,6 @@ from __future__ import annotations
 import ipaddress
 
 from awsha.lab.records import (
-    ADDRESSES_PER_INTERFACE,
     AddressMoved,
     Ec2Error,
     Interface,
@@ -31,10 +30,10 @@ def assign(world: World, params: Params, now: float) -> Reply:
     elif not wanted:
         raise Ec2Error("MissingParameter", "Either addresses or a count of addresses must be given")
     fresh = [a for a in wanted if _must_move(world, interface, a, bool(params.get("AllowReassignment")))]
-    if 1 + len(interface.secondaries) + len(fresh) > ADDRESSES_PER_INTERFACE:
+    if 1 + len(interface.secondaries) + len(fresh) > world.addresses_per_interface:
         raise Ec2Error(
             "PrivateIpAddressLimitExceeded",
-            f"Number of private addresses will exceed limit ({ADDRESSES_PER_INTERFACE}) of {interface.id}.",
+            f"Number of private addresses will exceed limit ({world.addresses_per_interface}) of {interface.id}.",
         )
     _move(world, fresh, interface, now)
     return {

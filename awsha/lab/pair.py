@@ -138,6 +138,9 @@ class Pair:
         self.note(f"{name} of {spec.name} ended ({code})")
 
     def _make_region(self) -> None:
+        # Of a larger instance type when one node is to have more VIPs than the usual one takes.
+        world, vips = self.region.world, sum(len(group.vips) for group in self.groups)
+        world.addresses_per_interface = max(world.addresses_per_interface, 1 + vips)
         for spec in self.specs:
             self.region.add_instance(spec.name, spec.instance_id, spec.eni_id, spec.mac, spec.address)
         for group in self.groups:

@@ -46,6 +46,7 @@ class World:
         self.owners: dict[str, str] = {}  # address -> ENI, by the API's truth
         self.dataplane: dict[str, str | None] = {}  # address -> ENI, as the VPC delivers now
         self.dataplane_due: dict[str, float] = {}  # when the last move of an address takes place
+        self.addresses_per_interface = ADDRESSES_PER_INTERFACE
         self.faults = FaultBook()
         self.effects: list[Effect] = []
         self.holds: Holds = _nobody_holds
@@ -177,7 +178,7 @@ class World:
             self._check_instance(instance)
         owned = {i.primary: i.id for i in self.interfaces.values()}
         for interface in self.interfaces.values():
-            _must(len(interface.secondaries) < ADDRESSES_PER_INTERFACE, f"{interface.id} has too many addresses")
+            _must(len(interface.secondaries) < self.addresses_per_interface, f"{interface.id} has too many addresses")
             for address in interface.secondaries:
                 _must(address not in owned, f"{address} is on two interfaces")
                 _must(not address_problem(address, interface.subnet.cidr), f"{address} is not in its subnet")

@@ -259,3 +259,24 @@ def test_releasing_learns_from_the_reply_of_detach():
     assert detach == Detach(VOL, A)
     turn = bench.end(detach, later=0.05, learned=volume((A, "detaching")))
     assert any(r.code is Code.DETACHING_HERE for r in turn.plan.reasons)
+
+
+def test_nothing_is_unmounted_by_what_was_known_of_the_application_before_its_start_ended():
+    bench = fresh(cloud=cloud(volume((A, "attached")), "a"), disk=MOUNTED)
+    (start,) = bench.last.start
+    bench.loop.set_intent(intent(Role.BACKUP, order=2))
+    bench.tell(cloud=cloud(volume((A, "attached")), "a"), disk=MOUNTED, app=ApplicationState.STOPPED)
+    assert not any(isinstance(step, Unmount) for step in bench.loop.running)
+    turn = bench.end(start, later=0.1)
+    assert not any(isinstance(step, Unmount) for step in turn.start), "it was started since that look"
+    turn = bench.tell(app=ApplicationState.RUNNING)
+    assert [type(step) for step in turn.start] == [StopApplication]
+
+
+def test_a_group_without_an_application_unmounts_without_asking_for_one():
+    bench = Bench(Role.BACKUP)
+    bench.loop = Loop(replace(GROUP, application=None), ME)
+    bench.loop.set_intent(intent(Role.BACKUP))
+    bench.turn()
+    turn = bench.tell(cloud=cloud(volume((A, "attached")), "a"), disk=MOUNTED, vips=frozenset())
+    assert any(isinstance(step, Unmount) for step in bench.loop.running), turn.plan

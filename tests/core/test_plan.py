@@ -473,6 +473,36 @@ def test_an_application_that_does_not_stop_is_left_to_the_open_files_policy():
     assert "Unmount" in kinds(s)
 
 
+def test_an_application_that_did_not_stop_is_asked_again():
+    s = replace(serving(), intent=situation(Role.BACKUP).intent)
+    assert "StopApplication" not in kinds(after(s, StopApplication(), ago=0.1, ok=False, failure=Failure.TIMEOUT))
+    assert "StopApplication" in kinds(after(s, StopApplication(), ago=10, ok=False, failure=Failure.TIMEOUT))
+
+
+def test_nothing_is_unmounted_while_a_start_of_the_application_is_under_way():
+    # its state still reads as stopped, and it would come up on the bare mount point
+    s = replace(serving(host=host(MOUNTED)), intent=situation(Role.BACKUP).intent)
+    assert "Unmount" in kinds(s)
+    starting = replace(s, memory=replace(s.memory, running=frozenset({"application"})))
+    assert "Unmount" not in kinds(starting)
+
+
+@pytest.mark.parametrize("state", ["detaching", "busy"])
+def test_a_master_keeps_its_vips_while_somebody_asks_to_detach_what_it_has_mounted(state: str):
+    # a release that was called off (awsha resume), after somebody asked for a detach in the console
+    s = serving(cloud=cloud(volume((A, state))))
+    assert (kinds(s), Code.DETACH_REQUESTED in codes(s)) == (["AssignAddresses"], True)
+
+
+@pytest.mark.parametrize("role", RELEASE_ROLES)
+def test_a_vip_that_was_put_back_before_a_late_notify_is_removed(role: Role):
+    # keepalived removes its VIPs before it runs the notify; what is there a second later was put back by awsha meanwhile
+    s = situation(role, cloud=cloud(volume((B, "attached")), "b"))
+    assert (kinds(s), codes(s)) == ([], {Code.VIP_LEFT_OVER})
+    late = since(s, 1.1, (Code.VIP_LEFT_OVER, "addresses"))
+    assert only(late, KernelAddresses) == KernelAddresses((VIP,), present=False)
+
+
 # --- fenced, dead keepalived, no intent ---
 
 
@@ -524,7 +554,13 @@ def test_a_fenced_node_comes_back_after_it_has_heard_the_holder_for_long():
 @pytest.mark.parametrize("facts", [cloud(), cloud(volume((B, "attached")), "b", "stopped")])
 def test_a_fenced_node_comes_back_when_the_holder_released_or_is_not_running(facts: CloudFacts):
     s = situation(Role.FAULT, cloud=facts, host=host(marks=FENCED, vip=False))
-    assert only(s, SetMark) == SetMark("fenced", present=False)
+    assert only(since(s, 11, (Code.VOLUME_FREE, VOL)), SetMark) == SetMark("fenced", present=False)
+
+
+def test_a_fenced_node_does_not_take_the_moment_between_force_and_attach_for_a_release():
+    s = situation(Role.FAULT, cloud=cloud(), host=host(marks=FENCED, vip=False))
+    assert "SetMark" not in kinds(s)
+    assert "SetMark" not in kinds(since(s, 9, (Code.VOLUME_FREE, VOL)))
 
 
 def test_a_fenced_node_does_not_come_back_before_it_has_cleaned_up_or_on_an_unknown():

@@ -1,0 +1,235 @@
+"""What this host's side of a pair lacks, and whether the nodes agree. Pure: facts in, findings out.
+
+An Unknown part gives no finding here: whoever read it has reported that (`no-answer`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from awsha.core.findings import Code, Finding
+from awsha.core.model import Unknown
+from awsha.core.policy import Group
+
+CLOCK_S = 5.0  # a peer's releasing tag is judged by its age; a handover takes seconds
+DATE_S = 1.0  # an HTTP date has whole seconds
+OLDEST_KEEPALIVED = (2, 2)
+BOOT_STATES = frozenset({"enabled", "enabled-runtime"})  # systemctl(1), is-enabled
+NO_UNIT = frozenset({"not-found", "masked", "masked-runtime", "bad"})
+BASE_TOOLS = ("mount", "umount", "blkid")
+FS_TOOLS = {
+    "ext2": ("e2fsck",), "ext3": ("e2fsck",), "ext4": ("e2fsck",),
+    "xfs": ("xfs_repair", "xfs_logprint"), "btrfs": ("btrfs",),
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class MountPoint:
+    """A configured mount point as it is. `entries`: how many names it holds, counted to 3; None while mounted."""
+
+    path: str
+    exists: bool
+    directory: bool
+    parent: bool
+    mounted: bool
+    foreign: str = ""  # what else is mounted there
+    entries: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FstabLine:
+    """One line of /etc/fstab."""
+
+    target: str
+    options: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Keepalived:
+    """keepalived on this host. `config` and `wanted` are texts; None when there is no file."""
+
+    version: tuple[int, ...] | None
+    config: str | None
+    wanted: str | None
+    refused: str = ""  # what its own test says
+    running: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """What an agent says that it runs with."""
+
+    fingerprint: str
+    version: str
+
+    def __str__(self) -> str:
+        """As the value of the tag `awsha:config`."""
+        return f"{self.fingerprint} {self.version}"
+
+    @staticmethod
+    def parse(value: str | None) -> Published | None:
+        """Read the tag's value back; None when there is none, or something else wrote it."""
+        fingerprint, _, version = (value or "").partition(" ")
+        good = len(fingerprint) == 16 and all(c in "0123456789abcdef" for c in fingerprint) and version
+        return Published(fingerprint, version) if good else None
+
+
+@dataclass(frozen=True, slots=True)
+class ClockReading:
+    """Seconds that this host is ahead of EC2, and how long the question took."""
+
+    ahead_s: float
+    took_s: float
+
+
+def mount_points(points: tuple[MountPoint, ...] | Unknown, fstab: tuple[FstabLine, ...] | Unknown) -> Iterator[Finding]:
+    """Mount points, and what boot does with them."""
+    if not isinstance(points, Unknown):
+        for point in points:
+            yield from _mount_point(point)
+    if isinstance(points, Unknown) or isinstance(fstab, Unknown):
+        return
+    for line in fstab:
+        if line.target in {point.path for point in points} and "noauto" not in line.options:
+            yield Finding(Code.FSTAB, f"/etc/fstab mounts {line.target} at boot", line.target)
+
+
+def _mount_point(point: MountPoint) -> Iterator[Finding]:
+    if point.foreign:
+        yield Finding(Code.MOUNT_POINT_TAKEN, f"{point.foreign} is mounted at {point.path}", point.path)
+    elif point.mounted:
+        return
+    elif point.exists and not point.directory:
+        yield Finding(Code.MOUNT_POINT, f"{point.path} is no directory", point.path, f"move {point.path} away")
+    elif not point.exists and not point.parent:
+        yield Finding(Code.MOUNT_POINT, f"{point.path} has no parent directory", point.path, f"mkdir -p {point.path}")
+    elif point.entries:
+        names = ", ".join(point.entries[:3])
+        what = f"nothing is mounted at {point.path}, and it holds files ({names})"
+        yield Finding(Code.MOUNT_POINT_NOT_EMPTY, what, point.path, f"ls -la {point.path}; move them away")
+
+
+def tools_needed(fstypes: frozenset[str]) -> tuple[str, ...]:
+    """The programs that a takeover runs, for these types of file systems."""
+    return (*BASE_TOOLS, *sorted({tool for fstype in fstypes for tool in FS_TOOLS.get(fstype, ())}))
+
+
+def tools(missing: Mapping[str, str] | Unknown) -> Iterator[Finding]:
+    """Missing programs: name -> package."""
+    if isinstance(missing, Unknown):
+        return
+    for tool, package in missing.items():
+        yield Finding(Code.TOOL_MISSING, f"there is no program {tool}", tool, f"install {package or tool}")
+
+
+def application(group: Group, unit_state: str | Unknown | None, missing: tuple[str, ...]) -> Iterator[Finding]:
+    """The unit by `systemctl is-enabled`, or the programs that cannot be run."""
+    unit = group.application.unit if group.application else None
+    if unit and isinstance(unit_state, str):
+        if unit_state in NO_UNIT:
+            hint = f"systemctl unmask {unit}" if unit_state.startswith("masked") else f"install {unit} on this node"
+            yield Finding(Code.UNIT_MISSING, f"{unit} of group {group.name} is {unit_state}", unit, hint)
+        elif unit_state in BOOT_STATES:
+            what = f"{unit} of group {group.name} is {unit_state} at boot"
+            yield Finding(Code.UNIT_ENABLED, what, unit, f"systemctl disable {unit} (awsha starts and stops it)")
+    for program in missing:
+        what = f"{program} of group {group.name} is not there, or can't be run"
+        yield Finding(Code.PROGRAM_MISSING, what, program)
+
+
+def net_utils(interface: str, manages: bool | Unknown) -> Iterator[Finding]:
+    """Who else manages the interface."""
+    if manages is True:
+        yield Finding(
+            Code.NET_UTILS,
+            f"amazon-ec2-net-utils manages {interface}",
+            interface,
+            f"systemctl mask --now refresh-policy-routes@{interface}.timer policy-routes@{interface}.service",
+        )
+
+
+def written(files: Mapping[str, str] | Unknown) -> Iterator[Finding]:
+    """VIPs in the network configuration: VIP -> file."""
+    if not isinstance(files, Unknown):
+        for vip, file in files.items():
+            yield Finding(Code.VIP_IN_NETWORK_CONFIG, f"{file} gives {vip} to this host at boot", vip)
+
+
+def keepalived(node: str, found: Keepalived | Unknown) -> Iterator[Finding]:
+    """keepalived's version, its file, and whether it runs."""
+    if isinstance(found, Unknown):
+        return
+    if found.version is None:
+        yield Finding(Code.KEEPALIVED_MISSING, "there is no program keepalived", "keepalived")
+        return
+    if found.version < OLDEST_KEEPALIVED:
+        text = ".".join(str(part) for part in found.version)
+        yield Finding(Code.KEEPALIVED_VERSION, f"keepalived is {text}", "keepalived")
+    path = "/etc/keepalived/keepalived.conf"
+    if found.config is None:
+        yield Finding(Code.KEEPALIVED_CONFIG, f"there is no {path}", path, _generate(node))
+    elif found.wanted is not None and found.config != found.wanted:
+        yield Finding(Code.KEEPALIVED_CONFIG, _difference(path, found.config, found.wanted), path, _generate(node))
+    if found.refused:
+        yield Finding(Code.KEEPALIVED_REFUSES, f"keepalived --config-test: {found.refused}", path)
+    if not found.running:
+        yield Finding(Code.KEEPALIVED_DOWN, "no keepalived runs on this node", "keepalived")
+
+
+def _generate(node: str) -> str:
+    return f"awsha keepalived --node {node} > /etc/keepalived/keepalived.conf; systemctl reload keepalived"
+
+
+def _difference(path: str, is_now: str, wanted: str) -> str:
+    """The first line that differs, for people."""
+    here, there = is_now.splitlines(), wanted.splitlines()
+    for number, (own, generated) in enumerate(zip(here, there, strict=False), 1):
+        if own != generated:
+            return f"{path}:{number} says {own.strip()!r}, awsha would write {generated.strip()!r}"
+    return f"{path} has {len(here)} lines, awsha would write {len(there)}"
+
+
+def script_security(command: str, exists: bool, refused: str | None) -> Iterator[Finding]:
+    """Whether keepalived would run awsha. `refused` is the reason why not."""
+    if not exists:
+        hint = "install awsha there, or correct command in awsha.toml"
+        yield Finding(Code.SCRIPT_SECURITY, f"{command} is not there: keepalived would run nothing", command, hint)
+    elif refused:
+        yield Finding(Code.SCRIPT_SECURITY, f"keepalived would not run {command}: {refused}", command)
+
+
+def clock(reading: ClockReading | Unknown) -> Iterator[Finding]:
+    """This host's clock against EC2's."""
+    if isinstance(reading, Unknown):
+        return
+    if abs(reading.ahead_s) > CLOCK_S + DATE_S + reading.took_s:
+        way = "ahead of" if reading.ahead_s > 0 else "behind"
+        yield Finding(Code.CLOCK, f"this host's clock is {abs(reading.ahead_s):.0f} s {way} EC2's", "clock")
+
+
+def agent(here: Published, running: Published | Unknown | None) -> Iterator[Finding]:
+    """The agent of this node against what is installed. `running`: None when none answers."""
+    if running is None:
+        yield Finding(Code.AGENT_DOWN, "no agent answers on this node", "agent")
+    elif not isinstance(running, Unknown) and running != here:
+        parts = []
+        if running.fingerprint != here.fingerprint:
+            parts.append(f"awsha.toml is {here.fingerprint} now, the agent has read {running.fingerprint}")
+        if running.version != here.version:
+            parts.append(f"awsha is {here.version} now, the agent is {running.version}")
+        yield Finding(Code.AGENT_OUTDATED, "; ".join(parts), "agent")
+
+
+def peers(here: Published, published: Mapping[str, Published | None]) -> Iterator[Finding]:
+    """Whether the peers run with the same file. `published`: by node; None when it has told nothing."""
+    for name, theirs in published.items():
+        if theirs is None:
+            yield Finding(Code.PEER_UNPUBLISHED, f"node {name} has not published its configuration", name)
+            continue
+        if theirs.fingerprint != here.fingerprint:
+            what = f"node {name} runs with awsha.toml {theirs.fingerprint}, here it is {here.fingerprint}"
+            yield Finding(Code.PEER_CONFIG, what, name)
+        if theirs.version != here.version:
+            what = f"node {name} runs awsha {theirs.version}, here it is {here.version}"
+            yield Finding(Code.PEER_VERSION, what, name)

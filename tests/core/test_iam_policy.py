@@ -1,0 +1,173 @@
+"""The policy that awsha asks for: what it grants, that its probes ask for just that, and how tools are given it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from awsha.aws.permissions import ADDRESS, USES, Scope, actions, document, may_fence, partition_of, probes
+from awsha.aws.policytext import as_cloudformation, as_json, as_terraform
+from awsha.core.policy import Fence, Group, Node, Policy
+from awsha.lab.iam import Roles, without
+from awsha.lab.records import ACCOUNT, Ec2Error
+
+A, B, ENI, VOL = "i-0a", "i-0b", "eni-0a", "vol-01"
+SCOPE = Scope((VOL,), (A, B), (ENI, "eni-0b"), True, "eu-west-1", ACCOUNT)
+PROBES = probes(A, [B], ENI, [VOL], "10.0.0.0", fence=True)
+
+
+def statement(sid: str, scope: Scope = SCOPE) -> dict[str, Any]:
+    return next(item for item in document(scope)["Statement"] if item["Sid"] == sid)
+
+
+def refused(policy: dict[str, Any], action: str, params: dict[str, Any]) -> bool:
+    try:
+        Roles("eu-west-1", lambda: policy).authorize(A, action, params)
+    except Ec2Error as error:
+        assert error.code == "UnauthorizedOperation"
+        return True
+    return False
+
+
+def test_the_actions_granted_are_the_actions_used():
+    assert actions(document(SCOPE)) == frozenset(USES)
+
+
+def test_only_reads_are_granted_on_everything_and_only_in_the_region():
+    for item in document(SCOPE)["Statement"]:
+        reads = all(action.startswith("ec2:Describe") for action in item["Action"])
+        assert (item["Resource"] == ["*"]) == reads
+        if reads:
+            assert item["Condition"] == {"StringEquals": {"aws:RequestedRegion": "eu-west-1"}}
+
+
+def test_resources_are_named_one_by_one():
+    assert statement("AwshaFence")["Resource"] == [f"arn:aws:ec2:eu-west-1:{ACCOUNT}:instance/{i}" for i in (A, B)]
+    assert statement("AwshaAddresses")["Resource"][0] == f"arn:aws:ec2:eu-west-1:{ACCOUNT}:network-interface/{ENI}"
+    assert len(statement("AwshaVolumes")["Resource"]) == 3
+
+
+def test_nothing_is_stopped_where_every_group_force_detaches():
+    assert "StopInstances" not in actions(document(replace(SCOPE, fence=False)))
+    groups = [Group(str(fence), 1, ("10.0.0.100",), fence=fence) for fence in Fence]
+    nodes = (Node("a", "10.0.0.10"), Node("b", "10.0.0.11"))
+    assert [may_fence(Policy(nodes, (group,))) for group in groups] == [True, False, True]
+    assert may_fence(Policy(nodes, tuple(groups)))
+
+
+def test_a_pair_without_volumes_gets_nothing_about_volumes():
+    granted = actions(document(replace(SCOPE, volumes=())))
+    assert not granted & {"AttachVolume", "DetachVolume", "DeleteTags"}
+    assert "CreateTags" in granted, "the configuration is published on the instances"
+
+
+def test_volumes_by_tags_are_granted_by_tags():
+    scope = replace(SCOPE, volumes=(), tagged=((("Name", "db"),),))
+    item = statement("AwshaTaggedVolume1", scope)
+    assert item["Condition"] == {"StringEquals": {"aws:ResourceTag/Name": "db"}}
+    assert item["Resource"] == [f"arn:aws:ec2:eu-west-1:{ACCOUNT}:volume/*"]
+    assert statement("AwshaVolumesAtNodes", scope)["Action"] == ["ec2:AttachVolume", "ec2:DetachVolume"]
+
+
+def test_keys_of_encrypted_volumes_are_granted_to_ec2_only():
+    item = statement("AwshaUseKeys", replace(SCOPE, keys=("arn:aws:kms:eu-west-1:1:key/k",)))
+    assert item["Condition"] == {"Bool": {"kms:GrantIsForAWSResource": "true"}}
+
+
+@pytest.mark.parametrize("region", ["eu-west-1", "cn-north-1", "us-gov-west-1", "us-iso-east-1", "us-isob-east-1"])
+def test_the_partition_of_a_region_is_botocores(region: str):
+    import botocore.session
+
+    assert partition_of(region) == botocore.session.Session().get_partition_for_region(region)
+
+
+# --- the lab reads it as IAM does ------------------------------------------------------------------------------
+
+
+def test_every_probe_is_allowed_by_the_policy():
+    assert not [probe for probe in PROBES if refused(document(SCOPE), probe.action, dict(probe.params))]
+
+
+def test_probes_cover_every_action_that_changes_something():
+    assert {probe.action for probe in PROBES} == {action for action in USES if not action.startswith("Describe")}
+
+
+def test_no_probe_could_take_effect():
+    for probe in PROBES:
+        if probe.action in ADDRESS:
+            assert probe.params["PrivateIpAddresses"] == ["10.0.0.0"], "an address that EC2 gives to nobody"
+            assert not probe.params.get("AllowReassignment")
+        else:
+            assert probe.params["DryRun"] is True
+
+
+@pytest.mark.parametrize("action", sorted(USES))
+def test_without_an_action_it_is_refused_and_the_others_are_not(action: str):
+    policy = without(document(SCOPE), [action])
+    assert actions(policy) == frozenset(USES) - {action}
+    for probe in PROBES:
+        assert refused(policy, probe.action, dict(probe.params)) == (probe.action == action)
+
+
+CHANGED: dict[str, tuple[str, dict[str, Any]]] = {
+    "another volume": ("AttachVolume", {"VolumeId": "vol-99", "InstanceId": A}),
+    "another instance": ("AttachVolume", {"VolumeId": VOL, "InstanceId": "i-99"}),
+    "a stranger stopped": ("StopInstances", {"InstanceIds": [B, "i-99"]}),
+    "another ENI": ("AssignPrivateIpAddresses", {"NetworkInterfaceId": "eni-99"}),
+    "another tag": ("CreateTags", {"Resources": [VOL], "Tags": [{"Key": "Name", "Value": "x"}]}),
+    "a tag too many": ("CreateTags", {"Resources": [VOL], "Tags": [{"Key": "awsha:releasing"}, {"Key": "Name"}]}),
+    "the volume's tag on a node": ("CreateTags", {"Resources": [A], "Tags": [{"Key": "awsha:releasing"}]}),
+    "all tags deleted": ("DeleteTags", {"Resources": [VOL]}),
+    "terminated": ("TerminateInstances", {"InstanceIds": [B]}),
+    "another read": ("DescribeImages", {}),
+}
+
+
+@pytest.mark.parametrize("name", CHANGED)
+def test_what_awsha_never_does_is_refused(name: str):
+    assert refused(document(SCOPE), *CHANGED[name])
+
+
+def test_another_region_is_refused():
+    roles = Roles("us-east-1", lambda: document(SCOPE))
+    with pytest.raises(Ec2Error, match="UnauthorizedOperation"):
+        roles.authorize(A, "DescribeVolumes", {})
+
+
+# --- texts -----------------------------------------------------------------------------------------------------
+
+
+def test_json_is_the_document():
+    assert json.loads(as_json(SCOPE)) == document(SCOPE)
+
+
+def test_cloudformation_says_the_same_with_the_stacks_account():
+    yaml = pytest.importorskip("yaml")
+
+    class Loader(yaml.SafeLoader):  # type: ignore[misc, name-defined]
+        pass
+
+    for tag in ("!Sub", "!Ref"):
+        Loader.add_constructor(tag, lambda loader, item: loader.construct_scalar(item))
+    properties = yaml.load(as_cloudformation(SCOPE), Loader)["Resources"]["AwshaPolicy"]["Properties"]
+    text = json.dumps(properties["PolicyDocument"])
+    text = text.replace("${AWS::Partition}", "aws").replace("${AWS::AccountId}", ACCOUNT)
+    assert json.loads(text) == document(SCOPE)
+
+
+@pytest.mark.parametrize("render", [as_cloudformation, as_terraform])
+def test_no_account_number_is_written_where_the_tool_knows_it(render: Callable[[Scope], str]):
+    assert ACCOUNT not in render(SCOPE)
+
+
+def test_terraform_names_every_statement_action_and_condition():
+    text = as_terraform(SCOPE)
+    assert text.count("statement {") == len(document(SCOPE)["Statement"])
+    for action in USES:
+        assert f'"ec2:{action}",' in text
+    assert text.count("condition {") == 6
+    assert text.count("{") == text.count("}")
