@@ -18,7 +18,7 @@ from awsha.core.steps import Outcome, Scope, Step
 from awsha.host.clock import boottime
 
 WORKERS = 12
-TURN_MOST_S = 1.0  # the loop turns at least this often: events can be missed
+TURN_MOST_S = 2.0  # the loop turns at least this often: a wake-up can be missed
 
 
 @dataclass(frozen=True)

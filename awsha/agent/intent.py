@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from awsha import notify
-from awsha.agent.paths import run_dir
+from awsha.agent.paths import listed, read_small, run_dir
 from awsha.core.model import Intent, Role
 from awsha.host.clock import boot_id
 
@@ -41,13 +41,10 @@ def _look(group: str, boot: str) -> tuple[Intent | None, bool]:
     one has come, which this look may have missed."""
     best: Intent | None = None
     vanished = False
-    try:
-        names = [path.name for path in folder(group).iterdir() if not path.name.startswith(".")]
-    except (FileNotFoundError, NotADirectoryError):
-        return None, False
-    for name in sorted(names, reverse=True):
+    where = folder(group)
+    for name in sorted(listed(where), reverse=True):
         try:
-            intent = parse(name, (folder(group) / name).read_text(encoding="utf-8", errors="replace"))
+            intent = parse(name, read_small(f"{where}/{name}"))
         except FileNotFoundError:
             vanished = True
             continue

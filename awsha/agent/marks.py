@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from awsha.agent.paths import private_dir, run_dir, write_atomically
+from awsha.agent.paths import listed, private_dir, read_small, run_dir, write_atomically
 from awsha.host.clock import boot_id
 
 
@@ -17,11 +15,7 @@ class Marks:
     def all(self) -> frozenset[str]:
         """The marks that stand."""
         boot = boot_id()
-        try:
-            files = list(self._folder.iterdir())
-        except (FileNotFoundError, NotADirectoryError):
-            return frozenset()
-        return frozenset(f.name for f in files if not f.name.startswith(".") and _says(f, boot))
+        return frozenset(name for name in listed(self._folder) if _says(f"{self._folder}/{name}", boot))
 
     def put(self, mark: str) -> None:
         """Set a mark."""
@@ -32,8 +26,8 @@ class Marks:
         (self._folder / mark).unlink(missing_ok=True)
 
 
-def _says(file: Path, boot: str) -> bool:
+def _says(file: str, boot: str) -> bool:
     try:
-        return file.read_text(encoding="utf-8", errors="replace").strip() == boot
+        return read_small(file).strip() == boot
     except OSError:
         return False

@@ -29,6 +29,23 @@ def private_dir(path: Path) -> Path:
     return path
 
 
+def listed(folder: Path) -> list[str]:
+    """The names in a directory, but for hidden ones; none when it is not there."""
+    try:
+        return [name for name in os.listdir(folder) if name[0] != "."]  # noqa: PTH208
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def read_small(path: str) -> str:
+    """A file of a few lines. Raises OSError. Plain descriptors: the loops read intents and marks all day long."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.read(descriptor, 4096).decode("utf-8", "replace")
+    finally:
+        os.close(descriptor)
+
+
 def write_atomically(path: Path, text: str, mode: int = 0o600) -> None:
     """Replace a file in one step; never follows a link that somebody put in its place."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")

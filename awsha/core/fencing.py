@@ -117,13 +117,13 @@ def _take_from_running(draft: Draft, facts: VolumeFacts, held: Attachment, node:
                 for_s=limit.handover_s,
             )
             return
-    if releasing(s, facts, node) and not ours:
+    if not ours and (releasing(s, facts, node) or _releases_another(s, facts, held, node)):
         waited = draft.standing(Code.HOLDER_RELEASING, facts.id)
         if waited < limit.handover_s:
             draft.wait(
                 Code.HOLDER_RELEASING,
                 facts.id,
-                f"{node} says that it is releasing {facts.id}",
+                f"{node} says that it is releasing what it holds of this group",
                 Scope.CLOUD,
                 for_s=limit.handover_s,
             )
@@ -158,6 +158,18 @@ def _take_from_running(draft: Draft, facts: VolumeFacts, held: Attachment, node:
         )
         return
     _fence(draft, facts, held, node)
+
+
+def _releases_another(s: Situation, facts: VolumeFacts, held: Attachment, node: str) -> bool:
+    """Whether the holder lets another volume of this group go: then it lives, and this one follows. The volumes of a
+    release are tagged, unmounted and detached side by side, so one can be seen to go before the other."""
+    for other in s.cloud.volumes.values() if not isinstance(s.cloud.volumes, Unknown) else ():
+        there = next((a for a in other.attachments if a.instance_id == held.instance_id), None)
+        if other.id == facts.id or there is None or _own_detach(s, other.id, held.instance_id):
+            continue
+        if there.state in LEAVING or releasing(s, other, node):
+            return True
+    return False
 
 
 def _own_detach(s: Situation, volume_id: str, holder: str) -> bool:

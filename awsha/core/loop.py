@@ -25,11 +25,11 @@ from awsha.core.model import (
     Unknown,
     VolumeFacts,
 )
-from awsha.core.pacing import FIRST_LOOK_S, cloud_delay, device_is_here, local_delay
+from awsha.core.pacing import FIRST_LOOK_S, cloud_delay, device_moved, local_delay
 from awsha.core.plan import plan
 from awsha.core.policy import Group
 from awsha.core.situation import HolderList, Memory, Past, Plan, Situation
-from awsha.core.steps import Detach, ListHolders, Outcome, Scope, Signal, Step
+from awsha.core.steps import ClearReleasing, Detach, ListHolders, Outcome, Scope, Signal, Step
 
 FRESH_S = 5.0  # older facts about EC2 do not permit a step: look first
 RUN_GAP_S = 60.0  # runs of one kind of step closer than this are one series
@@ -149,6 +149,8 @@ class Loop:
                 return
             self._first_look = now + FIRST_LOOK_S
             fresh.changed(*(step.touches - {Scope.CLOUD}))
+        elif outcome.ok and isinstance(step, ClearReleasing):
+            self._learn_no_tag(step.volume_id)
         elif outcome.ok and step.touches == {Scope.CLOUD}:
             self._first_look = min(self._first_look or now + FIRST_LOOK_S, now + FIRST_LOOK_S)
         else:
@@ -164,6 +166,13 @@ class Loop:
         attachments = (*(a for a in before.attachments if a.instance_id not in named), *told.attachments)
         merged = replace(before, state=told.state, attachments=attachments)
         self.cloud = replace(self.cloud, volumes={**self.cloud.volumes, told.id: merged})
+
+    def _learn_no_tag(self, volume_id: str) -> None:
+        """Nothing waits for EC2 to show that a tag is gone: the next look will tell."""
+        if isinstance(self.cloud.volumes, Unknown) or volume_id not in self.cloud.volumes:
+            return
+        without = replace(self.cloud.volumes[volume_id], releasing=None)
+        self.cloud = replace(self.cloud, volumes={**self.cloud.volumes, volume_id: without})
 
     # --- what comes out ---
 
@@ -233,7 +242,7 @@ class Loop:
             last = self._freshness.read_at(scope)
             if scope is Scope.CLOUD:
                 at = last + cloud_delay(decided.reasons, decided.done, self.memory, now)
-                early = self._first_look is None or device_is_here(decided.reasons, self.memory)
+                early = self._first_look is None or device_moved(decided.reasons, self.memory)
                 due[scope] = at if early else max(at, self._first_look or at)
                 if due[scope] <= now:
                     self._first_look = None

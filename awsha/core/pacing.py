@@ -23,14 +23,15 @@ from awsha.core.steps import (
 )
 
 FIRST_LOOK_S = 0.8  # an attach or detach takes at least this long (EC2.md: most take 1 to 4 s)
-NEAR_LOOK_S = 0.1  # the guest has the device already: EC2 says `attached` at about the same time
+NEAR_LOOK_S = 0.1  # the device has come or gone: EC2 says `attached` or `available` at about the same time
 NEAR_S = 3.0
+NEAR = {Code.ATTACHING: Code.DEVICE_HERE, Code.DETACHING_HERE: Code.DEVICE_LEFT}
 OWN_DOING = frozenset({Code.ATTACHING, Code.DETACHING_HERE, Code.SETTLING})
 SETTLE_S = 5.0  # EC2's views lag: the same call is not repeated sooner after it succeeded
 STEADY_S = 60.0  # a periodic look when nothing waits: events can be missed
 BLOCKED_S = 5.0  # EC2 is asked this often when only somebody else can help
 DISKS_STEADY_S = 2.0  # a file system that turns read-only, a disk that is pulled: the kernel tells neither
-ADDRESSES_STEADY_S = 5.0  # netlink tells of each change, and of messages that were lost
+ADDRESSES_STEADY_S = 10.0  # netlink tells of each change, and of messages that were lost
 APPLICATION_STEADY_S = 5.0
 APPLICATION_WAITS_S = 1.0  # so that its state is fresh at the moment at which it may start
 DEVICE_LOOK_S = 0.02
@@ -136,12 +137,13 @@ def _waiting_delay(reason: Reason, memory: Memory, now: float) -> float:
 
 
 def _device_since(reason: Reason, memory: Memory) -> float | None:
-    """Since when the guest has the device of a volume that EC2 still calls attaching."""
-    return memory.since.get((Code.DEVICE_HERE, reason.subject)) if reason.code is Code.ATTACHING else None
+    """Since when the guest has a device that EC2 still calls attaching, or has none more that it calls detaching."""
+    near = NEAR.get(reason.code)
+    return None if near is None else memory.since.get((near, reason.subject))
 
 
-def device_is_here(reasons: Iterable[Reason], memory: Memory) -> bool:
-    """Whether a device has come that EC2 still calls attaching: then a look at EC2 pays at any moment."""
+def device_moved(reasons: Iterable[Reason], memory: Memory) -> bool:
+    """Whether a device has come or gone of which EC2 does not know yet: then a look at EC2 pays at any moment."""
     return any(_device_since(reason, memory) is not None for reason in reasons)
 
 

@@ -6,7 +6,7 @@ from awsha.core import addresses, application, fencing, volumes
 from awsha.core.model import Role, Unknown
 from awsha.core.pacing import pace
 from awsha.core.situation import Code, Draft, Plan, Situation
-from awsha.core.steps import SetMark
+from awsha.core.steps import Scope, SetMark
 
 RELEASED = "released"
 PAUSED = "paused"
@@ -88,7 +88,8 @@ def _fence_is_over(draft: Draft, vid: str) -> bool:
         return False
     if facts is None or not facts.attachments:
         # The one that forced it off has it only a moment later: to be free for that moment is not to be released.
-        return draft.standing(Code.VOLUME_FREE, vid) >= FREE_S
+        text = f"nobody has {vid}; when that lasts, this node competes again"
+        return draft.wait(Code.VOLUME_FREE, vid, text, Scope.CLOUD, for_s=FREE_S) >= FREE_S
     return all(_no_rival(draft, held.instance_id) for held in facts.attachments)
 
 

@@ -73,7 +73,8 @@ class Code(StrEnum):
     PAUSED = "paused"
     HOLDER_HEARD = "holder-heard"  # never shown: how long a fenced node has heard the one that took its volume
     DEVICE_HERE = "device-here"  # never shown: how long the guest has had a device that EC2 still calls attaching
-    VOLUME_FREE = "volume-free"  # never shown: how long a fenced node has seen that nobody has the volume
+    DEVICE_LEFT = "device-left"  # never shown: how long a device has been gone that EC2 still calls detaching
+    VOLUME_FREE = "volume-free"
     NOT_READY = "not-ready"  # never shown: how long a master has not held everything
 
 

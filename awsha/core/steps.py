@@ -307,8 +307,8 @@ class SetMark(Step):
 
     @property
     def needs(self) -> frozenset[Scope]:
-        """Marking must see current mounts; the loop reads marks with every look."""
-        return _DISKS
+        """Marking must see current mounts, and taking a mark away also who has the volume now."""
+        return _DISKS if self.present else _CLOUD_DISKS
 
     @property
     def touches(self) -> frozenset[Scope]:

@@ -83,7 +83,12 @@ def acquire(draft: Draft, volume: Volume) -> Held:
         )
         return Held(False, mounted_live(disk))
     if mounted_live(disk):
-        return _held_and_mounted(draft, vid, disk, facts)
+        held = _held_and_mounted(draft, vid, disk, facts)
+        if vid not in s.memory.running or not held.ready:
+            return held
+        # an unmount, perhaps, that was planned before this node became master again: nothing is built on this mount
+        draft.wait(Code.RUNNING, vid, f"waits for the step under way on {vid}")
+        return Held(held.won, False)
     if isinstance(facts, Unknown):
         draft.unknown(Code.CLOUD_UNKNOWN, "volumes", f"EC2 does not say where {vid} is", facts, Scope.CLOUD)
         return Held(False, False)
@@ -225,7 +230,7 @@ def _attached_here(draft: Draft, volume: Volume, mine: Attachment, disk: DiskFac
         )
         if device_of(disk) is not None:
             draft.standing(Code.DEVICE_HERE, vid)
-        if waited >= limit.attach_stuck_s:
+        if waited >= limit.attach_stuck_s and not _own_mounts(disk) and isinstance(disk.mount, Mount | None):
             draft.step(Detach(vid, s.me.instance_id))
         return Held(True, False)
     device = disk.device
@@ -342,11 +347,14 @@ def release(draft: Draft, volume: Volume, application_stopped: bool) -> bool:
     elif mine is None:
         return True
     elif mine.state in fencing.LEAVING:
+        if disk.device is None:
+            draft.standing(Code.DEVICE_LEFT, vid)
         draft.wait(
             Code.DETACHING_HERE,
             vid,
             f"{vid} is {mine.state} from this node",
             Scope.CLOUD,
+            Scope.DISKS,
             hint=""
             if mine.state is AttachmentState.DETACHING
             else f"see who still uses {mine.device}: another mount namespace?",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import cache
 from pathlib import Path
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -13,6 +14,10 @@ def boottime() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
+@cache
 def boot_id() -> str:
-    """The kernel's random name of this boot; times and pids of another boot mean nothing (random(4))."""
+    """The kernel's random name of this boot; times and pids of another boot mean nothing (random(4)).
+
+    Read once: no process outlives a boot.
+    """
     return _BOOT_ID.read_text(encoding="ascii").strip()

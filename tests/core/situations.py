@@ -99,7 +99,7 @@ def serving(**changes: Any) -> Situation:
 
 def since(s: Situation, seconds: float, *conditions: tuple[Any, str]) -> Situation:
     """The same, with conditions that have stood for some seconds."""
-    return replace(s, memory=replace(s.memory, since={**s.memory.since, **{c: s.now - seconds for c in conditions}}))
+    return replace(s, memory=replace(s.memory, since={**s.memory.since, **dict.fromkeys(conditions, s.now - seconds)}))
 
 
 def after(s: Situation, step: Step, ago: float = 1.0, **how: Any) -> Situation:

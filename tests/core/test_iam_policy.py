@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from awsha.agent.grants import scope
 from awsha.aws.permissions import ADDRESS, USES, Scope, actions, document, may_fence, partition_of, probes
 from awsha.aws.policytext import as_cloudformation, as_json, as_terraform
+from awsha.config.init import Wish, compose
 from awsha.core.policy import Fence, Group, Node, Policy
 from awsha.lab.iam import Roles, without
 from awsha.lab.records import ACCOUNT, Ec2Error
@@ -171,3 +174,18 @@ def test_terraform_names_every_statement_action_and_condition():
         assert f'"ec2:{action}",' in text
     assert text.count("condition {") == 6
     assert text.count("{") == text.count("}")
+
+
+def test_without_a_lookup_what_is_not_named_is_granted_for_the_region_and_that_is_said(tmp_path: Path):
+    file = tmp_path / "awsha.toml"
+    text = compose(Wish(["a=10.0.0.10", "b=10.0.0.11"], ["10.0.0.100"], [f"vol-{1:017x}:/srv/data"]), "f")
+    file.write_text('region = "eu-west-1"\n' + text)
+    found = scope(file, lookup=False)
+    assert found.scope == Scope((f"vol-{1:017x}",), ("*",), ("*",), True, "eu-west-1")
+    assert len(found.notes) == 3
+    file.write_text(
+        file.read_text()
+        .replace('address = "10.0.0.10"', 'address = "10.0.0.10"\ninstance_id = "i-0123456789abcdef0"')
+        .replace('address = "10.0.0.11"', 'address = "10.0.0.11"\ninstance_id = "i-0123456789abcdef1"')
+    )
+    assert scope(file, lookup=False).scope.instances == ("i-0123456789abcdef0", "i-0123456789abcdef1")

@@ -19,7 +19,7 @@ from awsha.core.model import (
     VolumeState,
 )
 from awsha.core.plan import plan
-from awsha.core.policy import Fence, Fsck, OpenFiles
+from awsha.core.policy import Fence, Fsck, OpenFiles, Volume
 from awsha.core.situation import Code, HolderList, Situation
 from awsha.core.steps import (
     AssignAddresses,
@@ -31,6 +31,7 @@ from awsha.core.steps import (
     KernelAddresses,
     ListHolders,
     MountVolume,
+    Scope,
     SetMark,
     Signal,
     StartApplication,
@@ -51,6 +52,7 @@ from tests.core.situations import (
     STALE,
     VIP,
     VOL,
+    VOL2,
     WALL,
     A,
     B,
@@ -120,6 +122,15 @@ def test_the_application_starts_when_file_systems_and_kernel_vips_are_there():
     assert kinds(base) == ["StartApplication"]
     assert kinds(replace(base, host=host(PRESENT))) == ["MountVolume"]
     assert "StartApplication" not in kinds(replace(base, host=host(MOUNTED, vip=False)))
+
+
+def test_the_application_does_not_start_while_a_step_on_its_volume_is_under_way():
+    # an unmount that was planned before a resume, or before this node became master again
+    s = serving(host=host(MOUNTED))
+    assert kinds(s) == ["StartApplication"]
+    unmounting = replace(s, memory=replace(s.memory, running=frozenset({VOL})))
+    assert (kinds(unmounting), plan(unmounting).ready) == ([], False)
+    assert Code.RUNNING in codes(unmounting)
 
 
 def test_the_application_does_not_wait_for_ec2s_view_of_the_vip():
@@ -208,6 +219,11 @@ def test_stuck_attaching_is_detached_and_attached_again_under_another_name():
     first = only(situation(), Attach)
     again = after(situation(), first, ago=95, ok=True)
     assert only(again, Attach).device != first.device
+
+
+def test_stuck_attaching_is_not_detached_while_the_mount_table_is_unreadable():
+    s = situation(cloud=cloud(volume((A, "attaching")), "a"), host=host(DiskFacts(DEVICE, UNKNOWN)))
+    assert kinds(since(s, 91, (Code.ATTACHING, VOL))) == []
 
 
 def test_a_device_name_in_use_is_not_chosen():
@@ -307,6 +323,21 @@ def test_a_fresh_releasing_tag_is_waited_for():
 @pytest.mark.parametrize("tag", [Releasing("b", WALL - 3600), Releasing("a", WALL - 2), Releasing("b", WALL + 3600)])
 def test_an_old_or_foreign_tag_is_no_release(tag: Releasing):
     assert Code.GRACE in codes(held(releasing=tag))
+
+
+@pytest.mark.parametrize("fence", [Fence.STOP_INSTANCE, Fence.FORCE_DETACH])
+def test_a_holder_that_releases_one_volume_is_not_fenced_for_the_other(fence: Fence):
+    # the tags of a release are written side by side: one can be seen before the other
+    other = volume((B, "attached"), vid=VOL2)
+    told = volume((B, "attached"), releasing=Releasing("b", WALL - 2))
+    both = (Volume(mount="/srv/data", id=VOL), Volume(mount="/srv/more", id=VOL2))
+    for first in (told, volume((B, "detaching"))):
+        s = situation(cloud=replace(cloud(first, "b"), volumes={VOL: first, VOL2: other}))
+        s = since(policy(s, volumes=both, fence=fence), 4, (Code.GRACE, VOL2))
+        assert kinds(s) == []
+    s = situation(cloud=replace(cloud(other, "b"), volumes={VOL: volume((A, "attached")), VOL2: other}))
+    s = since(policy(s, volumes=both, fence=fence), 4, (Code.GRACE, VOL2))
+    assert {"StopInstance", "Detach"} & set(kinds(s)), "a volume that is here says nothing of the holder of the other"
 
 
 def test_a_holder_that_is_heard_is_alive_and_not_fenced():
@@ -496,7 +527,7 @@ def test_a_master_keeps_its_vips_while_somebody_asks_to_detach_what_it_has_mount
 
 @pytest.mark.parametrize("role", RELEASE_ROLES)
 def test_a_vip_that_was_put_back_before_a_late_notify_is_removed(role: Role):
-    # keepalived removes its VIPs before it runs the notify; what is there a second later was put back by awsha meanwhile
+    # keepalived removes its VIPs before it runs the notify: what is there a second later was put back by awsha
     s = situation(role, cloud=cloud(volume((B, "attached")), "b"))
     assert (kinds(s), codes(s)) == ([], {Code.VIP_LEFT_OVER})
     late = since(s, 1.1, (Code.VIP_LEFT_OVER, "addresses"))
@@ -561,6 +592,15 @@ def test_a_fenced_node_does_not_take_the_moment_between_force_and_attach_for_a_r
     s = situation(Role.FAULT, cloud=cloud(), host=host(marks=FENCED, vip=False))
     assert "SetMark" not in kinds(s)
     assert "SetMark" not in kinds(since(s, 9, (Code.VOLUME_FREE, VOL)))
+
+
+def test_a_fenced_node_looks_often_while_the_volume_is_free_and_decides_on_fresh_facts():
+    # between two looks that are seconds apart the taker can have come
+    s = situation(Role.FAULT, cloud=cloud(), host=host(marks=FENCED, vip=False))
+    (free,) = [r for r in plan(s).reasons if r.code is Code.VOLUME_FREE]
+    assert Scope.CLOUD in free.watch
+    assert Scope.CLOUD in SetMark("fenced", present=False).needs
+    assert Scope.CLOUD not in SetMark("fenced").needs
 
 
 def test_a_fenced_node_does_not_come_back_before_it_has_cleaned_up_or_on_an_unknown():

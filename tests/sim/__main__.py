@@ -1,0 +1,120 @@
+"""`python -m tests.sim --schedules N --seed S [--index I] [--nodes 3] [--jobs J] [--json]`."""
+
+# ruff: noqa: T201 - a command
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import sys
+import time
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+
+from tests.sim.schedule import Result, run
+
+CHUNK = 2000
+TRACES_MOST = 5
+
+
+@dataclass
+class Report:
+    """Many schedules."""
+
+    schedules: int = 0
+    steps: int = 0
+    events: int = 0
+    violations: list[Result] = field(default_factory=list)
+
+    def add(self, other: Report) -> None:
+        """Take in another part."""
+        self.schedules += other.schedules
+        self.steps += other.steps
+        self.events += other.events
+        self.violations += other.violations
+
+
+def run_many(seed: int, first: int, count: int, nodes: int) -> Report:
+    """Schedules `first` to `first + count - 1` of a seed."""
+    report = Report()
+    gc.collect()
+    gc.freeze()  # modules and templates are not looked through again
+    gc.disable()  # a schedule's world is a web of references: swept once in a while, not all the time
+    for index in range(first, first + count):
+        result = run(seed, index, nodes)
+        report.schedules += 1
+        report.steps += result.steps
+        report.events += result.events
+        if result.rule:
+            report.violations.append(result)
+        if index % 40 == 0:
+            gc.collect()
+    gc.enable()
+    gc.unfreeze()
+    return report
+
+
+def _all(seed: int, first: int, count: int, nodes: int, jobs: int) -> Report:
+    if jobs <= 1:
+        return run_many(seed, first, count, nodes)
+    report = Report()
+    parts = [(seed, at, min(CHUNK, first + count - at), nodes) for at in range(first, first + count, CHUNK)]
+    with ProcessPoolExecutor(jobs) as pool:
+        for part in pool.map(run_many, *zip(*parts, strict=True)):
+            report.add(part)
+    return report
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Exit 0: no violation. 1: some, each with the command that repeats it and its trace."""
+    parser = argparse.ArgumentParser(prog="python -m tests.sim", description=__doc__)
+    parser.add_argument("--schedules", type=int, default=2000)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--index", type=int, default=0, help="the first schedule of the seed to run")
+    parser.add_argument("--nodes", type=int, default=2, choices=(2, 3))
+    parser.add_argument("--jobs", type=int, default=1, help="processes")
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--trace", action="store_true", help="print the trace of a single schedule in any case")
+    options = parser.parse_args(argv)
+    started = time.perf_counter()
+    report = _all(options.seed, options.index, options.schedules, options.nodes, options.jobs)
+    seconds = time.perf_counter() - started
+    shown = report.violations[:TRACES_MOST]
+    for result in shown:
+        again = run(result.seed, result.index, options.nodes, trace=True)
+        command = f"python -m tests.sim --seed {result.seed} --index {result.index} --schedules 1"
+        command += f" --nodes {options.nodes}" if options.nodes != 2 else ""
+        print(f"VIOLATION {again.rule}: {again.text}\nrepeat: {command}\n{again.trace}\n", file=sys.stderr)
+    if options.trace and options.schedules == 1 and not shown:
+        print(run(options.seed, options.index, options.nodes, trace=True).trace, file=sys.stderr)
+    rate = report.schedules / seconds
+    if options.json:
+        rules: dict[str, int] = {}
+        for result in report.violations:
+            rules[result.rule] = rules.get(result.rule, 0) + 1
+        told = {
+            "schedules": report.schedules,
+            "violations": len(report.violations),
+            "steps": report.steps,
+            "events": report.events,
+            "seconds": round(seconds, 3),
+            "per_second": round(rate, 1),
+            "seed": options.seed,
+            "first": options.index,
+            "nodes": options.nodes,
+            "jobs": options.jobs,
+            "rules": rules,
+            "repeat": [f"--seed {r.seed} --index {r.index} --schedules 1" for r in report.violations[:50]],
+        }
+        print(json.dumps(told, indent=2))
+    else:
+        print(
+            f"{report.schedules} schedules, {len(report.violations)} violations, {report.steps} turns, "
+            f"{report.events} events in {seconds:.1f} s: {rate:.0f} a second"
+        )
+    return 1 if report.violations else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""`python -m tests.soak --failovers N`: real keepalived in the lab, one mishap after another, a client that writes."""
