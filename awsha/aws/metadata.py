@@ -146,7 +146,7 @@ class Metadata:
         if self._disabled:
             raise MetadataError(MetadataKind.DISABLED, "disabled by the environment")
         if not self._lock.acquire(timeout=TURN_S):
-            raise MetadataError(MetadataKind.TIMEOUT, f"{path}: {self.endpoint} has not answered an earlier question yet")
+            raise MetadataError(MetadataKind.TIMEOUT, f"{path}: {self.endpoint} still owes an earlier answer")
         try:
             for _ in range(2):
                 token = self._fresh_token()

@@ -18,19 +18,35 @@ from awsha.core.policy import Fence, Policy
 
 
 @click.command()
-@click.option("--node", "nodes", multiple=True, required=True, metavar="NAME=ADDRESS",
-              help="A node and its primary private address; at least two, the preferred master first.")
+@click.option(
+    "--node",
+    "nodes",
+    multiple=True,
+    required=True,
+    metavar="NAME=ADDRESS",
+    help="A node and its primary private address; at least two, the preferred master first.",
+)
 @click.option("--vip", "vips", multiple=True, required=True, metavar="ADDRESS", help="An address that moves.")
 @click.option("--volume", "volumes", multiple=True, metavar="ID:MOUNT", help="An EBS volume and where it is mounted.")
 @click.option("--group", default="data", show_default=True, metavar="NAME", help="What moves together.")
 @click.option("--router-id", default=51, show_default=True, type=int, metavar="N", help="VRRP router id, 1 to 255.")
-@click.option("--fence", default=str(Fence.STOP_INSTANCE), show_default=True,
-              type=click.Choice([str(fence) for fence in Fence]), help="What to do about a holder that stays silent.")
+@click.option(
+    "--fence",
+    default=str(Fence.STOP_INSTANCE),
+    show_default=True,
+    type=click.Choice([str(fence) for fence in Fence]),
+    help="What to do about a holder that stays silent.",
+)
 @click.option("--unit", metavar="UNIT", help="The systemd unit that runs on top.")
 @click.option("--interface", metavar="NAME", help="The network interface; by default the one of the node's address.")
 @click.option("--region", metavar="REGION", help="By default asked from instance metadata.")
-@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE",
-              help="Write this file instead of the one that --config names.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Write this file instead of the one that --config names.",
+)
 @click.option("--force", is_flag=True, help="Replace the file when it exists.")
 @click.pass_obj
 def init(config_path: Path, /, output: Path | None, force: bool, **wish: Any) -> None:  # noqa: ANN401 - options
@@ -78,9 +94,14 @@ def show(ctx: click.Context, as_json: bool) -> None:
                 source = f"line {value.line}" if value.source == "file" else value.source
                 note = value.note if value.value is not None else ""
                 rendered = f"({value.note})" if value.value is None else _rendered(value.value)
-                table.add_row(Text(value.name), Text(rendered, style="" if value.source == "file" else "dim"),
-                              Text(f"{source}, {note}" if note else source,
-                                   style={"file": "green", "environment": "yellow"}.get(value.source, "dim")))
+                table.add_row(
+                    Text(value.name),
+                    Text(rendered, style="" if value.source == "file" else "dim"),
+                    Text(
+                        f"{source}, {note}" if note else source,
+                        style={"file": "green", "environment": "yellow"}.get(value.source, "dim"),
+                    ),
+                )
         console.print()
         console.print(table)
 
@@ -104,8 +125,9 @@ def _path_source(ctx: click.Context) -> str:
 @click.command()
 @click.option("--node", metavar="NAME", help="Print this node's keepalived.conf.")
 @click.option("--all", "everyone", is_flag=True, help="Write DIR/<node>/keepalived.conf for every node; needs -o.")
-@click.option("-o", "--output", type=click.Path(path_type=Path, file_okay=False), metavar="DIR",
-              help="Where --all writes.")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path, file_okay=False), metavar="DIR", help="Where --all writes."
+)
 @click.pass_obj
 def keepalived(config_path: Path, node: str | None, everyone: bool, output: Path | None) -> None:
     """Generate keepalived.conf for one node or for all."""
@@ -144,8 +166,10 @@ def _render(policy: Policy, names: list[str]) -> dict[str, str]:
         place = places[name]
         texts[name] = render(policy, name, command=command, interface=place, run_dir=run_dir(os.environ))
         if place.assumed and any(group.interface is None for group in policy.groups):
-            _warn(f"node {name}'s interface is assumed to be {place.name}",
-                  f'generate the file on the node itself, or write interface = "{place.name}" into each group')
+            _warn(
+                f"node {name}'s interface is assumed to be {place.name}",
+                f'generate the file on the node itself, or write interface = "{place.name}" into each group',
+            )
     return texts
 
 

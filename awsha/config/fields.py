@@ -15,14 +15,45 @@ Hook = Callable[[Any, Any], Any]  # as cattrs calls it: value, wanted type
 
 # A file system mounted on or below one of these would hide what the host itself runs from.
 SYSTEM_TREES = (
-    "/bin", "/boot", "/dev", "/etc", "/lib", "/lib32", "/lib64", "/libx32", "/proc", "/run", "/sbin", "/sys",
-    "/usr/bin", "/usr/lib", "/usr/lib32", "/usr/lib64", "/usr/libexec", "/usr/sbin", "/usr/share",
-    "/var/lib/awsha", "/var/lib/dpkg", "/var/lib/rpm", "/var/lib/systemd", "/var/run",
+    "/bin",
+    "/boot",
+    "/dev",
+    "/etc",
+    "/lib",
+    "/lib32",
+    "/lib64",
+    "/libx32",
+    "/proc",
+    "/run",
+    "/sbin",
+    "/sys",
+    "/usr/bin",
+    "/usr/lib",
+    "/usr/lib32",
+    "/usr/lib64",
+    "/usr/libexec",
+    "/usr/sbin",
+    "/usr/share",
+    "/var/lib/awsha",
+    "/var/lib/dpkg",
+    "/var/lib/rpm",
+    "/var/lib/systemd",
+    "/var/run",
 )
 # These themselves must stay; a directory below them is where data belongs.
 SYSTEM_DIRECTORIES = (
-    "/", "/root", "/tmp", "/usr", "/usr/local", "/var", "/var/cache", "/var/lib", "/var/lock", "/var/log",  # noqa: S108
-    "/var/spool", "/var/tmp",  # noqa: S108
+    "/",
+    "/root",
+    "/tmp",
+    "/usr",
+    "/usr/local",
+    "/var",
+    "/var/cache",
+    "/var/lib",
+    "/var/lock",
+    "/var/log",  # noqa: S108
+    "/var/spool",
+    "/var/tmp",  # noqa: S108
 )
 REFUSED_OPTIONS = ("ro", "remount", "bind", "rbind", "move")
 MAX_VIPS = 49  # an ENI holds at most 50 IPv4 addresses, the primary included (EC2 user guide, "IP addresses per ENI")
@@ -33,7 +64,12 @@ UNIT = re.compile(r"[A-Za-z0-9:_.\\@-]{1,240}\.(service|target|socket|timer|path
 def kind(value: object) -> str:
     """What TOML calls the type of a parsed value, with its article."""
     names: dict[type, str] = {
-        str: "a string", bool: "a boolean", int: "an integer", float: "a float", list: "an array", dict: "a table",
+        str: "a string",
+        bool: "a boolean",
+        int: "an integer",
+        float: "a float",
+        list: "an array",
+        dict: "a table",
     }
     return names.get(type(value), "a date or time")
 
@@ -53,8 +89,9 @@ def integer(low: int, high: int) -> Hook:
 
     def hook(value: object, _: object = None) -> int:
         if isinstance(value, bool) or not isinstance(value, int):
-            raise InvalidValueError(f"is {kind(value)}, not an integer",
-                                    f"write a number from {low} to {high}, without quotes")
+            raise InvalidValueError(
+                f"is {kind(value)}, not an integer", f"write a number from {low} to {high}, without quotes"
+            )
         if not low <= value <= high:
             raise InvalidValueError(f"is {shown(value)}, out of range", f"write a number from {low} to {high}")
         return value
@@ -94,12 +131,14 @@ def advert_int(value: object, _: object = None) -> float:
     """Seconds between adverts. VRRP version 3 carries hundredths of a second in 12 bits (RFC 5798, 5.2.7)."""
     result = number(value, " of seconds")
     if not 0.01 <= result <= 40.95:
-        raise InvalidValueError(f"is {shown(value)}, out of range",
-                                "write 0.01 to 40.95 seconds (VRRP version 3); 1 is usual")
+        raise InvalidValueError(
+            f"is {shown(value)}, out of range", "write 0.01 to 40.95 seconds (VRRP version 3); 1 is usual"
+        )
     hundredths = round(result * 100)
     if abs(result * 100 - hundredths) > 1e-6:
-        raise InvalidValueError(f"is {shown(value)}, but VRRP counts in hundredths of a second",
-                                f"write {hundredths / 100:g}")
+        raise InvalidValueError(
+            f"is {shown(value)}, but VRRP counts in hundredths of a second", f"write {hundredths / 100:g}"
+        )
     return result
 
 
@@ -112,8 +151,10 @@ def address(value: object, _: object = None) -> str:
         raise InvalidValueError(f"is not an IPv4 address: {shown(written)}", _address_hint(written)) from None
     special = parsed.is_loopback or parsed.is_multicast or parsed.is_link_local or parsed.is_reserved
     if special or parsed in ipaddress.IPv4Network("0.0.0.0/8"):
-        raise InvalidValueError(f"is not an address that EC2 gives to an interface: {shown(written)}",
-                                "write a private address of the subnet, like 10.0.0.10")
+        raise InvalidValueError(
+            f"is not an address that EC2 gives to an interface: {shown(written)}",
+            "write a private address of the subnet, like 10.0.0.10",
+        )
     return written
 
 
@@ -140,35 +181,63 @@ def name(what: str, pattern: str, hint: str) -> Hook:
     return hook
 
 
-node_name = name("a node's name", r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}",
-                 "use letters, digits, `_`, `-` and `.`, at most 63, beginning with a letter, a digit or `_`")
-group_name = name("a group's name", r"[A-Za-z0-9_][A-Za-z0-9_-]{0,31}",
-                  "use letters, digits, `_` and `-`, at most 32, beginning with a letter, a digit or `_`")
-interface_name = name("an interface's name", r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,14}",
-                      "write a name as `ip link` shows it, at most 15 characters, like eth0 or ens5; or leave it out")
-volume_id = name("a volume id", r"vol-([0-9a-f]{8}|[0-9a-f]{17})",
-                 "write `vol-` and 17 (or 8) lower-case hexadecimal digits, as `aws ec2 describe-volumes` shows it")
-instance_id = name("an instance id", r"i-([0-9a-f]{8}|[0-9a-f]{17})",
-                   "write `i-` and 17 (or 8) lower-case hexadecimal digits, or leave it out: the address finds it")
-region = name("a region", r"[a-z]{2,5}(-[a-z]+)+-[0-9]{1,2}",
-              "write a region such as eu-west-1 (not a zone such as eu-west-1a), or leave it out")
-fstype = name("a file system type", r"[a-z][a-z0-9_.-]{0,31}",
-              "write ext4, xfs, … as blkid names it, or leave it out: it is read from the device")
+node_name = name(
+    "a node's name",
+    r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}",
+    "use letters, digits, `_`, `-` and `.`, at most 63, beginning with a letter, a digit or `_`",
+)
+group_name = name(
+    "a group's name",
+    r"[A-Za-z0-9_][A-Za-z0-9_-]{0,31}",
+    "use letters, digits, `_` and `-`, at most 32, beginning with a letter, a digit or `_`",
+)
+interface_name = name(
+    "an interface's name",
+    r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,14}",
+    "write a name as `ip link` shows it, at most 15 characters, like eth0 or ens5; or leave it out",
+)
+volume_id = name(
+    "a volume id",
+    r"vol-([0-9a-f]{8}|[0-9a-f]{17})",
+    "write `vol-` and 17 (or 8) lower-case hexadecimal digits, as `aws ec2 describe-volumes` shows it",
+)
+instance_id = name(
+    "an instance id",
+    r"i-([0-9a-f]{8}|[0-9a-f]{17})",
+    "write `i-` and 17 (or 8) lower-case hexadecimal digits, or leave it out: the address finds it",
+)
+region = name(
+    "a region",
+    r"[a-z]{2,5}(-[a-z]+)+-[0-9]{1,2}",
+    "write a region such as eu-west-1 (not a zone such as eu-west-1a), or leave it out",
+)
+fstype = name(
+    "a file system type",
+    r"[a-z][a-z0-9_.-]{0,31}",
+    "write ext4, xfs, … as blkid names it, or leave it out: it is read from the device",
+)
 # What keepalived.conf can take without quoting of its own, and a notify line without a shell.
-command = name("an absolute path of plain characters", r"/[A-Za-z0-9_.+/-]{1,1000}",
-               "write the absolute path of awsha, like /usr/bin/awsha: letters, digits, `_ . + - /`")
+command = name(
+    "an absolute path of plain characters",
+    r"/[A-Za-z0-9_.+/-]{1,1000}",
+    "write the absolute path of awsha, like /usr/bin/awsha: letters, digits, `_ . + - /`",
+)
 
 
 def mount_point(value: object, _: object = None) -> str:
     """An absolute, plain path below which the host does not live."""
     path = text(value)
     if not path.startswith("/"):
-        raise InvalidValueError("is empty" if not path else f"is a relative path: {shown(path)}",
-                                f'write an absolute path: "{posixpath.normpath("/" + (path or "srv/data"))}"')
+        raise InvalidValueError(
+            "is empty" if not path else f"is a relative path: {shown(path)}",
+            f'write an absolute path: "{posixpath.normpath("/" + (path or "srv/data"))}"',
+        )
     plain = "/" + posixpath.normpath(path).lstrip("/")
     if plain in SYSTEM_DIRECTORIES or any(plain == tree or plain.startswith(tree + "/") for tree in SYSTEM_TREES):
-        raise InvalidValueError(f"is a path that the host itself needs: {shown(plain)}",
-                                'mount the volume on a directory of its own, like "/srv/data"')
+        raise InvalidValueError(
+            f"is a path that the host itself needs: {shown(plain)}",
+            'mount the volume on a directory of its own, like "/srv/data"',
+        )
     if plain != path:
         raise InvalidValueError(f"is not written plainly: {shown(path)}", f'write "{plain}"')
     if len(path) > 1024:
@@ -180,12 +249,14 @@ def mount_options(value: object, _: object = None) -> str:
     """mount(8) options, comma separated, without the ones that contradict a read-write mount of a device."""
     options = text(value)
     if re.search(r"\s", options):
-        raise InvalidValueError(f"has white space in it: {shown(options)}",
-                                'separate options by commas only: "noatime,nodev"')
+        raise InvalidValueError(
+            f"has white space in it: {shown(options)}", 'separate options by commas only: "noatime,nodev"'
+        )
     for option in options.split(","):
         if option in REFUSED_OPTIONS:
-            raise InvalidValueError(f"has `{option}`, but a master mounts the device itself, read-write",
-                                    f"take `{option}` out")
+            raise InvalidValueError(
+                f"has `{option}`, but a master mounts the device itself, read-write", f"take `{option}` out"
+            )
     return options
 
 
@@ -194,21 +265,27 @@ def unit(value: object, _: object = None) -> str:
     written = text(value)
     if UNIT.fullmatch(written) and not written.startswith("@"):
         if re.search(r"@\.\w+$", written):
-            raise InvalidValueError(f"is a template without an instance: {shown(written)}",
-                                    f'write the instance: "{written.replace("@.", "@main.")}"')
+            raise InvalidValueError(
+                f"is a template without an instance: {shown(written)}",
+                f'write the instance: "{written.replace("@.", "@main.")}"',
+            )
         return written
     if re.fullmatch(r"[A-Za-z0-9:_.\\@-]{1,240}", written):
-        raise InvalidValueError(f"has no suffix of a unit that can be started: {shown(written)}",
-                                f'write "{written}.service"')
-    raise InvalidValueError("is empty" if not written else f"is not a unit's name: {shown(written)}",
-                            'write it as systemctl shows it, like "postgresql.service"')
+        raise InvalidValueError(
+            f"has no suffix of a unit that can be started: {shown(written)}", f'write "{written}.service"'
+        )
+    raise InvalidValueError(
+        "is empty" if not written else f"is not a unit's name: {shown(written)}",
+        'write it as systemctl shows it, like "postgresql.service"',
+    )
 
 
 def argv(value: object, _: object = None) -> tuple[str, ...]:
     """A program by absolute path and its arguments. No shell reads it."""
     if not isinstance(value, list):
-        raise InvalidValueError(f"is {kind(value)}, not an array of words",
-                                'write each word by itself: ["/usr/bin/prog", "arg"]')
+        raise InvalidValueError(
+            f"is {kind(value)}, not an array of words", 'write each word by itself: ["/usr/bin/prog", "arg"]'
+        )
     if not value:
         raise InvalidValueError("is empty", 'write a program and its arguments: ["/usr/bin/prog", "arg"]')
     found: list[InvalidValueError] = []
@@ -219,8 +296,13 @@ def argv(value: object, _: object = None) -> tuple[str, ...]:
             found.append(InvalidValueError(error.reason, error.hint, (index,)))
     first = value[0]
     if isinstance(first, str) and not found and (not first.startswith("/") or first.endswith("/")):
-        found.append(InvalidValueError(f"is not an absolute path of a program: {shown(first)}",
-                                       f'write where it is: "/usr/bin/{first.strip("/").split("/")[-1]}"', (0,)))
+        found.append(
+            InvalidValueError(
+                f"is not an absolute path of a program: {shown(first)}",
+                f'write where it is: "/usr/bin/{first.strip("/").split("/")[-1]}"',
+                (0,),
+            )
+        )
     if found:
         raise ExceptionGroup("argv", found)
     return tuple(value)
@@ -233,8 +315,9 @@ def vips(value: object, _: object = None) -> tuple[str, ...]:
     if not value:
         raise InvalidValueError("is empty", 'name at least one address: vips = ["10.0.0.100"]')
     if len(value) > MAX_VIPS:
-        raise InvalidValueError(f"has {len(value)} addresses",
-                                f"an EC2 interface holds {MAX_VIPS} besides its primary one: use fewer")
+        raise InvalidValueError(
+            f"has {len(value)} addresses", f"an EC2 interface holds {MAX_VIPS} besides its primary one: use fewer"
+        )
     found: list[InvalidValueError] = []
     for index, item in enumerate(value):
         try:

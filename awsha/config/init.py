@@ -76,23 +76,28 @@ def _quoted(value: str) -> str:
 
 def _compose(wish: Wish, nodes: Sequence[tuple[str, str]], volumes: Sequence[tuple[str, str]]) -> str:
     region = f"region = {_quoted(wish.region)}" if wish.region else '# region = "eu-west-1"    # asked from metadata'
-    interface = (f"interface = {_quoted(wish.interface)}" if wish.interface
-                 else '# interface = "ens5"    # the one that holds the node\'s address')
+    interface = (
+        f"interface = {_quoted(wish.interface)}"
+        if wish.interface
+        else '# interface = "ens5"    # the one that holds the node\'s address'
+    )
     parts = [
         "# awsha.toml: the same file on every node. All keys and their defaults: `awsha config show`.\n",
         f"{region}\n",
         "# The nodes, the preferred master first. `address` is the primary private address.",
         *(f"[[node]]\nname = {_quoted(name)}\naddress = {_quoted(address)}\n" for name, address in nodes),
         "# One VRRP instance and everything that moves with it.",
-        "\n".join([
-            "[[group]]",
-            f"name = {_quoted(wish.group)}",
-            f"virtual_router_id = {wish.router_id}    # 1 to 255, used by no other VRRP router of these nodes",
-            f"vips = [{', '.join(_quoted(vip) for vip in wish.vips)}]",
-            interface,
-            f"fence = {_quoted(wish.fence)}    # about a holder that stays silent: stop-instance, force-detach or none",
-            "",
-        ]),
+        "\n".join(
+            [
+                "[[group]]",
+                f"name = {_quoted(wish.group)}",
+                f"virtual_router_id = {wish.router_id}    # 1 to 255, used by no other VRRP router of these nodes",
+                f"vips = [{', '.join(_quoted(vip) for vip in wish.vips)}]",
+                interface,
+                f"fence = {_quoted(wish.fence)}    # about a holder that stays silent: stop-instance, force-detach or none",
+                "",
+            ]
+        ),
         *(f"[[group.volume]]\nid = {_quoted(volume)}\nmount = {_quoted(mount)}\n" for volume, mount in volumes),
     ]
     if wish.unit:

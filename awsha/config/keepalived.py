@@ -105,8 +105,15 @@ class Interface:
 ASSUMED = Interface("eth0", assumed=True)
 
 
-def render(policy: Policy, node_name: str, *, command: str, interface: Interface | str = ASSUMED,
-           run_dir: PurePosixPath = RUN_DIR, startup_delay_s: float | None = None) -> str:
+def render(
+    policy: Policy,
+    node_name: str,
+    *,
+    command: str,
+    interface: Interface | str = ASSUMED,
+    run_dir: PurePosixPath = RUN_DIR,
+    startup_delay_s: float | None = None,
+) -> str:
     """The keepalived.conf of one node, as text.
 
     `command` is the absolute path of awsha for the notify lines. `interface` is used by groups that name none.
@@ -131,8 +138,11 @@ def find_node(policy: Policy, name: str) -> Node:
     """The node of that name. Raises AwshaError (exit 78) that names the others."""
     names = [node.name for node in policy.nodes]
     if name not in names:
-        raise AwshaError(f"no node of this configuration is called {name}", exit_code=EX_CONFIG,
-                         hint=did_you_mean(name, names, f"the nodes are: {', '.join(names)}"))
+        raise AwshaError(
+            f"no node of this configuration is called {name}",
+            exit_code=EX_CONFIG,
+            hint=did_you_mean(name, names, f"the nodes are: {', '.join(names)}"),
+        )
     return policy.nodes[names.index(name)]
 
 
@@ -156,8 +166,15 @@ def _instance(policy: Policy, group: Group, node: Node, command: str, place: Int
         "assumed": assumed if place.assumed and not group.interface else "",
     }
     return _INSTANCE.format(
-        group=group.name, interface=interface, router_id=group.virtual_router_id, source=node.address,
-        priority=priority(policy, group, node), advert_int=group.advert_int, track=_track(group), **lines)
+        group=group.name,
+        interface=interface,
+        router_id=group.virtual_router_id,
+        source=node.address,
+        priority=priority(policy, group, node),
+        advert_int=group.advert_int,
+        track=_track(group),
+        **lines,
+    )
 
 
 def _track(group: Group) -> str:

@@ -122,9 +122,13 @@ def _text(path: Path) -> str:
 
 def _unreadable(error: OSError | ValueError, file: str) -> Problem:
     if isinstance(error, FileNotFoundError):
-        return Problem(file, "", "does not exist",
-                       "write one: awsha init --node a=10.0.0.10 --node b=10.0.0.11 --vip 10.0.0.100 "
-                       "--volume vol-…:/srv/data; or name another with --config or AWSHA_CONFIG")
+        return Problem(
+            file,
+            "",
+            "does not exist",
+            "write one: awsha init --node a=10.0.0.10 --node b=10.0.0.11 --vip 10.0.0.100 "
+            "--volume vol-…:/srv/data; or name another with --config or AWSHA_CONFIG",
+        )
     if isinstance(error, PermissionError):
         return Problem(file, "", "may not be read by this user", f"run as root, or: sudo chmod o+r {file}")
     reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)

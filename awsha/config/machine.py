@@ -60,8 +60,11 @@ def running_command(environ: Mapping[str, str] = os.environ) -> str:
     found = shutil.which("awsha", path=environ.get("PATH"))
     if found and found.startswith("/"):
         return found
-    raise AwshaError("cannot tell where awsha is installed, and keepalived needs its absolute path",
-                     hint='write command = "/usr/bin/awsha" at the top of awsha.toml', exit_code=EX_CONFIG)
+    raise AwshaError(
+        "cannot tell where awsha is installed, and keepalived needs its absolute path",
+        hint='write command = "/usr/bin/awsha" at the top of awsha.toml',
+        exit_code=EX_CONFIG,
+    )
 
 
 def script_refused(command: str) -> str | None:

@@ -105,9 +105,15 @@ def _group(place: _Place, group: Group) -> Iterator[Value]:
     for node in policy.nodes:
         key: Key = (*place.key, "priorities", node.name)
         own = node.name in dict(group.priorities)
-        yield Value(place.section, key_text(key), f"priorities.{node.name}", priority(policy, group, node),
-                    "file" if own else "default", line_of(places, key) if own else None,
-                    "" if own else f'of node "{node.name}"')
+        yield Value(
+            place.section,
+            key_text(key),
+            f"priorities.{node.name}",
+            priority(policy, group, node),
+            "file" if own else "default",
+            line_of(places, key) if own else None,
+            "" if own else f'of node "{node.name}"',
+        )
     for index, volume in enumerate(group.volumes):
         yield from place.below("volume", index).values(volume, ("tags",) if volume.id else ("id",))
     application = group.application
@@ -116,7 +122,8 @@ def _group(place: _Place, group: Group) -> Iterator[Value]:
         yield Value(place.section, key_text(key), "application", None, "default", note="none")
     else:
         yield from place.below("application").values(
-            application, ("start", "stop", "check") if application.unit else ("unit",))
+            application, ("start", "stop", "check") if application.unit else ("unit",)
+        )
     yield from place.below("timeouts").values(group.timeouts)
 
 

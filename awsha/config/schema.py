@@ -30,21 +30,43 @@ from awsha.core.policy import Application, Fence, Fsck, Group, Node, OpenFiles, 
 Table = dict[str, Any]
 RECORDS: tuple[type, ...] = (Node, Volume, Application, Timeouts, Group, Policy)  # a record after those inside it
 RENAMED: Mapping[tuple[type, str], str] = {
-    (Policy, "nodes"): "node", (Policy, "groups"): "group", (Group, "volumes"): "volume",
+    (Policy, "nodes"): "node",
+    (Policy, "groups"): "group",
+    (Group, "volumes"): "volume",
 }
 ARRAYS = {Node: "[[node]]", Group: "[[group]]", Volume: "[[group.volume]]"}
 TABLES = {Application: "[group.application]", Timeouts: "[group.timeouts]"}
 
 CHECKS: Mapping[type, Mapping[str, fields.Hook]] = {
-    Node: {"name": fields.node_name, "address": fields.address, "instance_id": fields.instance_id,
-           "priority": fields.integer(1, 254)},
-    Volume: {"mount": fields.mount_point, "id": fields.volume_id, "tags": fields.tags, "fstype": fields.fstype,
-             "options": fields.mount_options},
-    Application: {"unit": fields.unit, "start": fields.argv, "stop": fields.argv, "check": fields.argv,
-                  "retries": fields.integer(0, 100)},
+    Node: {
+        "name": fields.node_name,
+        "address": fields.address,
+        "instance_id": fields.instance_id,
+        "priority": fields.integer(1, 254),
+    },
+    Volume: {
+        "mount": fields.mount_point,
+        "id": fields.volume_id,
+        "tags": fields.tags,
+        "fstype": fields.fstype,
+        "options": fields.mount_options,
+    },
+    Application: {
+        "unit": fields.unit,
+        "start": fields.argv,
+        "stop": fields.argv,
+        "check": fields.argv,
+        "retries": fields.integer(0, 100),
+    },
     Timeouts: {f.name: fields.seconds(zero=f.name == "release_grace_s") for f in dataclasses.fields(Timeouts)},
-    Group: {"name": fields.group_name, "virtual_router_id": fields.integer(1, 255), "vips": fields.vips,
-            "interface": fields.interface_name, "advert_int": fields.advert_int, "priorities": fields.priorities},
+    Group: {
+        "name": fields.group_name,
+        "virtual_router_id": fields.integer(1, 255),
+        "vips": fields.vips,
+        "interface": fields.interface_name,
+        "advert_int": fields.advert_int,
+        "priorities": fields.priorities,
+    },
     Policy: {"region": fields.region, "command": fields.command},
 }
 MISSING: Mapping[tuple[type, str], str] = {
@@ -105,8 +127,7 @@ def _converter() -> Converter:
     converter.register_structure_hook(str, fields.text)
     for choice in (Fence, OpenFiles, Fsck):  # one by one: to cattrs a StrEnum is a str, and that hook would take it
         converter.register_structure_hook(choice, _one_of(choice))
-    converter.register_structure_hook_factory(
-        _is_array, lambda wanted: _array(converter, get_args(wanted)[0]))
+    converter.register_structure_hook_factory(_is_array, lambda wanted: _array(converter, get_args(wanted)[0]))
     for record in RECORDS:
         converter.register_structure_hook(record, _table(converter, record))
     return converter
@@ -118,12 +139,15 @@ def _table(converter: Converter, record: type) -> fields.Hook:
         for f in dataclasses.fields(record)
     }
     fill: Callable[..., Any] = make_dict_structure_fn(
-        record, converter, _cattrs_forbid_extra_keys=True, _cattrs_detailed_validation=True, **overrides)  # type: ignore[arg-type]
+        record, converter, _cattrs_forbid_extra_keys=True, _cattrs_detailed_validation=True, **overrides
+    )  # type: ignore[arg-type]
 
     def hook(value: object, wanted: object) -> object:
         if not isinstance(value, dict):
-            raise InvalidValueError(f"is {fields.kind(value)}, not a table",
-                                    f"write it as a table: {ARRAYS.get(record) or TABLES.get(record, '')}")
+            raise InvalidValueError(
+                f"is {fields.kind(value)}, not a table",
+                f"write it as a table: {ARRAYS.get(record) or TABLES.get(record, '')}",
+            )
         return fill(value, wanted)
 
     return hook
@@ -137,8 +161,10 @@ def _is_array(wanted: object) -> bool:
 def _array(converter: Converter, item_type: type) -> fields.Hook:
     def hook(value: object, _: object) -> object:
         if not isinstance(value, list):
-            raise InvalidValueError(f"is {fields.kind(value)}, not an array of tables",
-                                    f"write {ARRAYS.get(item_type, '')}, with two brackets on each side")
+            raise InvalidValueError(
+                f"is {fields.kind(value)}, not an array of tables",
+                f"write {ARRAYS.get(item_type, '')}, with two brackets on each side",
+            )
         result: list[object] = []
         errors: list[Exception] = []
         for index, item in enumerate(value):
@@ -161,8 +187,10 @@ def _one_of(wanted: type[StrEnum]) -> fields.Hook:
         written = fields.text(value)
         if written not in known:
             choices = ", ".join(f'"{word}"' for word in known)
-            raise InvalidValueError(f"is {shown(written)}, which is not one of {choices}",
-                                    did_you_mean(written, known, f"write one of {choices}"))
+            raise InvalidValueError(
+                f"is {shown(written)}, which is not one of {choices}",
+                did_you_mean(written, known, f"write one of {choices}"),
+            )
         return wanted(written)
 
     return hook
@@ -188,8 +216,11 @@ def _findings_in_table(error: BaseException, key: Key, record: type) -> Iterator
     if isinstance(error, ForbiddenExtraKeysError):
         known = [toml_name(record, f.name) for f in dataclasses.fields(record)]
         for extra in sorted(error.extra_fields):
-            yield Finding((*key, extra), "is not a key that awsha knows here",
-                          did_you_mean(extra, known, f"known here: {', '.join(known)}"))
+            yield Finding(
+                (*key, extra),
+                "is not a key that awsha knows here",
+                did_you_mean(extra, known, f"known here: {', '.join(known)}"),
+            )
         return
     attribute = next(iter(_note(error, AttributeValidationNote, "name")), "")
     below: Key = (*key, toml_name(record, attribute))

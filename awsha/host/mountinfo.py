@@ -55,11 +55,20 @@ def parse(data: bytes) -> tuple[Entry, ...]:
         try:
             dash = fields.index(b"-", 6)
             fstype, source, super_options = fields[dash + 1 : dash + 4]
-            entries.append(Entry(
-                int(fields[0]), int(fields[1]), fields[2].decode("ascii"), _text(fields[3]), _text(fields[4]),
-                frozenset(_text(fields[5]).split(",")), frozenset(os.fsdecode(tag) for tag in fields[6:dash]),
-                _text(fstype), _text(source), frozenset(_text(super_options).split(",")),
-            ))
+            entries.append(
+                Entry(
+                    int(fields[0]),
+                    int(fields[1]),
+                    fields[2].decode("ascii"),
+                    _text(fields[3]),
+                    _text(fields[4]),
+                    frozenset(_text(fields[5]).split(",")),
+                    frozenset(os.fsdecode(tag) for tag in fields[6:dash]),
+                    _text(fstype),
+                    _text(source),
+                    frozenset(_text(super_options).split(",")),
+                )
+            )
         except (ValueError, IndexError) as error:
             raise ValueError(f"not a line of mountinfo: {line!r}") from error
     return tuple(entries)

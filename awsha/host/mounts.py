@@ -181,8 +181,15 @@ def same_device(device: Device, volume_id: str, ec2_device_name: str, root: str)
 
 
 def mount(
-    device: Device, volume_id: str, target: str, *, fstype: str, options: str, timeout_s: float,
-    ec2_device_name: str = "", root: str = "/",
+    device: Device,
+    volume_id: str,
+    target: str,
+    *,
+    fstype: str,
+    options: str,
+    timeout_s: float,
+    ec2_device_name: str = "",
+    root: str = "/",
 ) -> str:
     """Mount the volume's device read-write at target, and look that it is there; answers what was done, for people.
 

@@ -25,9 +25,16 @@ KEEP = 1 << 20  # bytes of each output stream that are kept: the last ones
 # keepalived starts its scripts with a stripped environment; file system tools live in sbin.
 DIRECTORIES = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
 PACKAGES = {
-    "blkid": "util-linux", "mount": "util-linux (Debian: mount)", "umount": "util-linux (Debian: mount)",
-    "dd": "coreutils", "env": "coreutils", "e2fsck": "e2fsprogs", "xfs_repair": "xfsprogs", "xfs_logprint": "xfsprogs",
-    "btrfs": "btrfs-progs", "systemctl": "systemd",
+    "blkid": "util-linux",
+    "mount": "util-linux (Debian: mount)",
+    "umount": "util-linux (Debian: mount)",
+    "dd": "coreutils",
+    "env": "coreutils",
+    "e2fsck": "e2fsprogs",
+    "xfs_repair": "xfsprogs",
+    "xfs_logprint": "xfsprogs",
+    "btrfs": "btrfs-progs",
+    "systemctl": "systemd",
 }
 
 
@@ -45,7 +52,13 @@ class RunError(AwshaError):
     """A program failed. `returncode` is None when it never ran or its status is not known."""
 
     def __init__(
-        self, message: str, argv: Sequence[str], *, returncode: int | None = None, stdout: str = "", stderr: str = "",
+        self,
+        message: str,
+        argv: Sequence[str],
+        *,
+        returncode: int | None = None,
+        stdout: str = "",
+        stderr: str = "",
         hint: str = "",
     ) -> None:
         super().__init__(message, hint=hint)
@@ -221,7 +234,12 @@ def _spawn(program: str, argv: Sequence[str], env: dict[str, str], data: bytes |
         for fd in ours:
             os.set_blocking(fd, False)
         pid = os.posix_spawn(
-            program, list(argv), env, file_actions=actions, setsid=True, setsigmask=(),
+            program,
+            list(argv),
+            env,
+            file_actions=actions,
+            setsid=True,
+            setsigmask=(),
             setsigdef=signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP},
         )
     except BaseException:
@@ -257,8 +275,14 @@ def _start(
 
 
 def run(
-    argv: Sequence[str], timeout_s: float, check: bool = True, input: bytes | None = None,
-    env: Mapping[str, str] | None = None, *, operators: bool = False, inherit_output: bool = False,
+    argv: Sequence[str],
+    timeout_s: float,
+    check: bool = True,
+    input: bytes | None = None,
+    env: Mapping[str, str] | None = None,
+    *,
+    operators: bool = False,
+    inherit_output: bool = False,
 ) -> Done:
     """Run a program to its end; return within timeout_s + TERM_S + KILL_S whatever it does.
 
@@ -294,7 +318,10 @@ def run(
     if not in_time:
         timeout = RunTimeout(
             f"{argv[0]} did not end within {timeout_s:g} s" + (" and cannot be killed" if stuck else ""),
-            argv, stdout=out, stderr=err, hint="a disk or a server that it needs does not answer" if stuck else "",
+            argv,
+            stdout=out,
+            stderr=err,
+            hint="a disk or a server that it needs does not answer" if stuck else "",
         )
         timeout.abandoned = stuck
         raise timeout
@@ -311,8 +338,11 @@ def failure(argv: Sequence[str], done: Done) -> RunError:
     how = f"was ended by signal {-code}" if code < 0 else f"failed with exit code {code}"
     tail = last_lines(done.stderr) or last_lines(done.stdout)
     return RunError(
-        f"{argv[0]} {how}" + (f": {tail}" if tail else ""), argv,
-        returncode=done.returncode, stdout=done.stdout, stderr=done.stderr,
+        f"{argv[0]} {how}" + (f": {tail}" if tail else ""),
+        argv,
+        returncode=done.returncode,
+        stdout=done.stdout,
+        stderr=done.stderr,
     )
 
 

@@ -44,11 +44,17 @@ def systemd(tmp_path, monkeypatch):
     return put
 
 
-@pytest.mark.parametrize(("active", "expected"), [
-    ("active", ApplicationState.RUNNING), ("reloading", ApplicationState.RUNNING),
-    ("activating", ApplicationState.STARTING), ("deactivating", ApplicationState.STOPPING),
-    ("inactive", ApplicationState.STOPPED), ("failed", ApplicationState.FAILED),
-])
+@pytest.mark.parametrize(
+    ("active", "expected"),
+    [
+        ("active", ApplicationState.RUNNING),
+        ("reloading", ApplicationState.RUNNING),
+        ("activating", ApplicationState.STARTING),
+        ("deactivating", ApplicationState.STOPPING),
+        ("inactive", ApplicationState.STOPPED),
+        ("failed", ApplicationState.FAILED),
+    ],
+)
 def test_states_of_a_unit(systemd, active, expected):
     systemd(active)
     assert application.state(UNIT) == expected

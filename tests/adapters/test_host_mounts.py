@@ -41,8 +41,10 @@ def gone(tmp_path: Path) -> blockdev.Disks:
 
 
 def test_a_line_with_everything():
-    line = (rb"36 35 98:0 /mnt1 /mnt2/with\040blank\134and\011tab ro,noatime master:1 propagate_from:2 - ext3 "
-            rb"/dev/root\040x rw,errors=continue")
+    line = (
+        rb"36 35 98:0 /mnt1 /mnt2/with\040blank\134and\011tab ro,noatime master:1 propagate_from:2 - ext3 "
+        rb"/dev/root\040x rw,errors=continue"
+    )
     entry = mountinfo.parse(line)[0]
     assert entry.target == "/mnt2/with blank\\and\ttab"
     assert (entry.id, entry.parent, entry.number, entry.root) == (36, 35, "98:0", "/mnt1")
@@ -147,11 +149,17 @@ def test_foreign_when_its_disk_lives(tmp_path):
     assert (no_device.stale, no_device.foreign) == (False, True)
 
 
-@pytest.mark.parametrize("line", [
-    "20 1 0:44 / /srv/data rw - tmpfs tmpfs rw", "20 1 0:50 / /srv/data rw - nfs4 server:/export rw",
-    "20 1 7:3 / /srv/data rw - ext4 /dev/loop3 rw", "20 1 253:0 / /srv/data rw - xfs /dev/mapper/vg-lv rw",
-    "20 1 0:51 / /srv/data rw - overlay overlay rw", "20 1 254:1 /sub /srv/data rw - ext4 /dev/vda1 rw",
-])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "20 1 0:44 / /srv/data rw - tmpfs tmpfs rw",
+        "20 1 0:50 / /srv/data rw - nfs4 server:/export rw",
+        "20 1 7:3 / /srv/data rw - ext4 /dev/loop3 rw",
+        "20 1 253:0 / /srv/data rw - xfs /dev/mapper/vg-lv rw",
+        "20 1 0:51 / /srv/data rw - overlay overlay rw",
+        "20 1 254:1 /sub /srv/data rw - ext4 /dev/vda1 rw",
+    ],
+)
 @pytest.mark.parametrize("device", [DEVICE, None])
 def test_what_could_not_have_been_a_volume_is_foreign_for_ever(tmp_path, line, device):
     facts = mounts.disk_facts(VOLUME, device, table(ROOT, line), disks(tmp_path) if device else gone(tmp_path))
@@ -201,14 +209,20 @@ def test_unknown_stays_unknown(tmp_path):
 
 
 def test_case_31_bind_and_nested_mounts_come_first_and_innermost_first(tmp_path):
-    facts = mounts.disk_facts(VOLUME, DEVICE, table(
-        ROOT, OURS,
-        "21 20 0:44 / /srv/data/tmp rw - tmpfs tmpfs rw",
-        "22 21 0:45 / /srv/data/tmp/deep rw - tmpfs tmpfs rw",
-        "23 1 259:3 /sub /mnt/bind rw - ext4 /dev/nvme1n1 rw",
-        "24 1 0:46 / /srv/data2 rw - tmpfs tmpfs rw",
-        "25 1 0:47 / /mnt/other rw - tmpfs tmpfs rw",
-    ), disks(tmp_path))
+    facts = mounts.disk_facts(
+        VOLUME,
+        DEVICE,
+        table(
+            ROOT,
+            OURS,
+            "21 20 0:44 / /srv/data/tmp rw - tmpfs tmpfs rw",
+            "22 21 0:45 / /srv/data/tmp/deep rw - tmpfs tmpfs rw",
+            "23 1 259:3 /sub /mnt/bind rw - ext4 /dev/nvme1n1 rw",
+            "24 1 0:46 / /srv/data2 rw - tmpfs tmpfs rw",
+            "25 1 0:47 / /mnt/other rw - tmpfs tmpfs rw",
+        ),
+        disks(tmp_path),
+    )
     targets = [mount.target for mount in facts.others]
     assert targets[0] == "/srv/data/tmp/deep"
     assert set(targets) == {"/srv/data/tmp/deep", "/srv/data/tmp", "/mnt/bind"}

@@ -25,7 +25,8 @@ HOLD = "import os, sys, time; {}; print('up', flush=True); time.sleep(60)"
 def spawn(code: str, *argv: str, **more) -> subprocess.Popen:
     """A python that runs the code, and says when it has."""
     process = subprocess.Popen(
-        [*argv, sys.executable, "-S", "-c", HOLD.format(code)], stdout=subprocess.PIPE, text=True, **more)
+        [*argv, sys.executable, "-S", "-c", HOLD.format(code)], stdout=subprocess.PIPE, text=True, **more
+    )
     assert process.stdout is not None
     assert process.stdout.readline() == "up\n"
     return process
@@ -130,8 +131,7 @@ def test_case_30_the_innocent_are_not_named(volume, tmp_path):
     def inside(target: Path, mount: Mount) -> None:
         subprocess.run(["umount", str(target)], check=True)
         beneath = spawn(f"os.chdir({str(target)!r})")  # in the directory, before the volume is mounted over it
-        socket_beneath = spawn(
-            f"import socket; s = socket.socket(socket.AF_UNIX); s.bind({str(target / 'sock')!r})")
+        socket_beneath = spawn(f"import socket; s = socket.socket(socket.AF_UNIX); s.bind({str(target / 'sock')!r})")
         subprocess.run(["mount", mount.source, str(target)], check=True)
         beside = spawn(f"f = open({str(tmp_path / 'other')!r}, 'w')")
         prefix = tmp_path / "data-2"
@@ -156,7 +156,11 @@ def test_bind_mounts_and_chroots_and_other_namespaces(volume, tmp_path):
         jailed = spawn(f"os.chroot({str(tmp_path / 'jail')!r}); os.chdir('/data')")
         elsewhere = spawn(f"os.chdir({str(target)!r})", "unshare", "--mount", "--propagation", "private")
         assert how(openfiles.holders([mount])) == {
-            by_bind.pid: "fd", by_cwd.pid: "cwd", jailed.pid: "cwd", elsewhere.pid: "cwd"}
+            by_bind.pid: "fd",
+            by_cwd.pid: "cwd",
+            jailed.pid: "cwd",
+            elsewhere.pid: "cwd",
+        }
 
     volume(inside)
 
@@ -231,8 +235,12 @@ def test_signals_reach_exactly_the_process_that_was_found(sandbox):
 
         another = openfiles.signal([holder(child.pid, ticks=started - 1)], kill=True)[0]
         assert (another.sent, another.gone) == (False, True)  # the pid was given to another process
-        for spared, spare in ((holder(child.pid), [child.pid]), (holder(child.pid, "keepalived"), []), (holder(1), []),
-                              (holder(os.getpid()), [])):
+        for spared, spare in (
+            (holder(child.pid), [child.pid]),
+            (holder(child.pid, "keepalived"), []),
+            (holder(1), []),
+            (holder(os.getpid()), []),
+        ):
             result = openfiles.signal([spared], kill=True, spare=spare)[0]
             assert not result.sent
             assert result.why

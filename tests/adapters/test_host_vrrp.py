@@ -44,10 +44,21 @@ def test_header_options_and_link_padding():
     assert parse(packet(advert(), options=8) + b"\0" * 14, 0) is not None
 
 
-@pytest.mark.parametrize("body", [
-    b"", advert()[:7], advert()[:-1], advert(tail=4), advert(version=2, tail=4), advert(version=4), advert(version=1),
-    b"\x32" + advert()[1:], advert(router=0), advert(tail=8),
-])
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        advert()[:7],
+        advert()[:-1],
+        advert(tail=4),
+        advert(version=2, tail=4),
+        advert(version=4),
+        advert(version=1),
+        b"\x32" + advert()[1:],
+        advert(router=0),
+        advert(tail=8),
+    ],
+)
 def test_what_is_no_advert_is_left_out(body):
     assert parse(packet(body), 0) is None
 
@@ -82,15 +93,21 @@ def test_adverts_are_heard_and_own_ones_are_not(sandbox):
             subprocess.run(["ip", "address", "add", address, "dev", "lo"], check=True)
         listener = Listener(own=["10.0.0.10"])
         assert listener.drain(0.0) == []
-        for source, body in (("10.0.0.11", advert()), ("10.0.0.10", advert()), ("10.0.0.11", b"junk"),
-                             ("10.0.0.11", advert(2, 52, 0, tail=8))):
+        for source, body in (
+            ("10.0.0.11", advert()),
+            ("10.0.0.10", advert()),
+            ("10.0.0.11", b"junk"),
+            ("10.0.0.11", advert(2, 52, 0, tail=8)),
+        ):
             with socket.socket(socket.AF_INET, socket.SOCK_RAW, 112) as sender:
                 sender.bind((source, 0))
                 sender.sendto(body, ("10.0.0.10", 0))
         assert select.select([listener], [], [], 5)[0]
         heard = listener.drain(9.0)
         assert [(a.source, a.router_id, a.priority, a.at) for a in heard] == [
-            ("10.0.0.11", 51, 150, 9.0), ("10.0.0.11", 52, 0, 9.0)]
+            ("10.0.0.11", 51, 150, 9.0),
+            ("10.0.0.11", 52, 0, 9.0),
+        ]
         assert listener.drain(9.0) == []
         listener.close()
 
@@ -118,10 +135,13 @@ def test_a_real_keepalived_is_heard_with_its_priority_and_when_it_resigns(sandbo
         while os.readlink(f"/proc/{peer.pid}/ns/net") == own:  # noqa: PTH115
             time.sleep(0.01)
         within = ["nsenter", "-t", str(peer.pid), "-n"]
-        for words in (["ip", "link", "add", "v0", "type", "veth", "peer", "name", "v1", "netns", str(peer.pid)],
-                      ["ip", "address", "add", "10.0.0.10/24", "dev", "v0"], ["ip", "link", "set", "v0", "up"],
-                      [*within, "ip", "address", "add", "10.0.0.11/24", "dev", "v1"],
-                      [*within, "ip", "link", "set", "v1", "up"]):
+        for words in (
+            ["ip", "link", "add", "v0", "type", "veth", "peer", "name", "v1", "netns", str(peer.pid)],
+            ["ip", "address", "add", "10.0.0.10/24", "dev", "v0"],
+            ["ip", "link", "set", "v0", "up"],
+            [*within, "ip", "address", "add", "10.0.0.11/24", "dev", "v1"],
+            [*within, "ip", "link", "set", "v1", "up"],
+        ):
             subprocess.run(words, check=True)
         conf = tmp_path / "keepalived.conf"
         conf.write_text(f"""

@@ -92,7 +92,7 @@ def _plan_mishaps(world: World, favour: tuple[faults.Mishap, ...]) -> None:
     random = world.random
     world.at(world.now + 0.5 * random.random(), _strike, world, faults.MOVERS)
     last = 0.5
-    for _ in range(int(random.random() * random.random() * 5) + len(favour[:1])):
+    for _ in range(int(0.5 + 4.5 * random.random() * random.random()) + len(favour[:1])):
         table = faults.HINDRANCES if random.random() < 0.85 else faults.MOVERS
         if favour:
             table = tuple((mishap, 1) for mishap in favour)
