@@ -44,14 +44,14 @@ SYSTEM_TREES = (
 SYSTEM_DIRECTORIES = (
     "/",
     "/root",
-    "/tmp",
+    "/tmp",  # noqa: S108  a name that is refused, not one that is used
     "/usr",
     "/usr/local",
     "/var",
     "/var/cache",
     "/var/lib",
     "/var/lock",
-    "/var/log",  # noqa: S108
+    "/var/log",
     "/var/spool",
     "/var/tmp",  # noqa: S108
 )

@@ -94,7 +94,7 @@ def _compose(wish: Wish, nodes: Sequence[tuple[str, str]], volumes: Sequence[tup
                 f"virtual_router_id = {wish.router_id}    # 1 to 255, used by no other VRRP router of these nodes",
                 f"vips = [{', '.join(_quoted(vip) for vip in wish.vips)}]",
                 interface,
-                f"fence = {_quoted(wish.fence)}    # about a holder that stays silent: stop-instance, force-detach or none",
+                f"fence = {_quoted(wish.fence)}    # about a silent holder: stop-instance, force-detach or none",
                 "",
             ]
         ),

@@ -138,9 +138,8 @@ def _table(converter: Converter, record: type) -> fields.Hook:
         f.name: override(rename=toml_name(record, f.name), struct_hook=CHECKS[record].get(f.name))
         for f in dataclasses.fields(record)
     }
-    fill: Callable[..., Any] = make_dict_structure_fn(
-        record, converter, _cattrs_forbid_extra_keys=True, _cattrs_detailed_validation=True, **overrides
-    )  # type: ignore[arg-type]
+    make: Callable[..., Any] = make_dict_structure_fn  # its overrides are keyword arguments named like the fields
+    fill = make(record, converter, _cattrs_forbid_extra_keys=True, _cattrs_detailed_validation=True, **overrides)
 
     def hook(value: object, wanted: object) -> object:
         if not isinstance(value, dict):

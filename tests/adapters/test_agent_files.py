@@ -99,18 +99,20 @@ def test_the_lock_has_one_holder_and_ends_with_its_process():
         return 0
 
     pid = as_child(holder)
-    assert os.read(told, 1) == b"1"
-    lock = GroupLock(GROUP)
-    assert not lock.acquire()
-    assert GroupLock("other").acquire(), "each group has its own"
-    os.kill(pid, signal.SIGKILL)
-    assert ended(pid) == -signal.SIGKILL
+    try:
+        assert os.read(told, 1) == b"1"
+        lock = GroupLock(GROUP)
+        assert not lock.acquire()
+        assert GroupLock("other").acquire(), "each group has its own"
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        assert ended(pid) == -signal.SIGKILL
+        for descriptor in (reader, writer, told, tell):
+            os.close(descriptor)
     with lock:
         assert lock.acquire(), "the kernel has freed it"
     with lock:
         assert lock.acquire(), "given back at the end"
-    for descriptor in (reader, writer, told, tell):
-        os.close(descriptor)
 
 
 def in_node(sandbox: Sandbox, folder: Path, scene: Callable[[OneNode], None]) -> None:

@@ -126,7 +126,7 @@ class Watch:
         since, last = self._hears.get((node.name, peer), (now, now))
         since = now if now - last >= 3 * group.advert_int else since
         self._hears[node.name, peer] = (since, now)
-        if now - since >= group.timeouts.unfence_s:
+        if now - since >= group.timeouts.unfence_s - 2 * group.advert_int:  # an advert speaks for a while
             for key in [k for k, taker in self._fenced.items() if k[0] == node.name and NAME_OF.get(taker) == peer]:
                 del self._fenced[key]
 
