@@ -6,13 +6,13 @@ SCHEDULES ?= 100000
 # No test and no tool of this project talks to AWS, whatever the environment says.
 export AWS_EC2_METADATA_DISABLED := true
 
-.PHONY: demo test lint sim bench clean packages
+.PHONY: demo test lint sim soak bench clean packages
 
 demo: .venv  ## a real pair failing over in the lab, for people to watch (about a minute; root)
 	.venv/bin/awsha lab demo
 
 test: .venv lint  ## everything that .ci/run runs
-	$(PY) -m pytest -q -rs -n 4
+	$(PY) -m pytest -q -rs -n 3
 
 lint: .venv  ## ruff and strict mypy
 	.venv/bin/ruff check .
@@ -21,6 +21,9 @@ lint: .venv  ## ruff and strict mypy
 
 sim: .venv  ## the deterministic simulation: SCHEDULES=100000 SEED=1
 	$(PY) -m tests.sim --schedules $(SCHEDULES) --seed $(SEED)
+
+soak: .venv  ## random faults in the lab while a client writes (root; minutes)
+	$(PY) -m tests.soak --failovers 50
 
 bench: .venv  ## figures as ratios, into build/bench.json (root)
 	$(PY) -m tests.bench

@@ -15,7 +15,7 @@ from awsha.agent.paths import health_file
 from awsha.agent.report import group_report, severity
 from awsha.core.health import Verdict, verdict
 from awsha.core.loop import Ambient, Loop
-from awsha.core.model import Intent, Role
+from awsha.core.model import Heard, Intent, Role
 from awsha.core.plan import plan
 from awsha.core.policy import Group
 from awsha.core.situation import Plan, Situation
@@ -25,8 +25,13 @@ from awsha.host.clock import boot_id, boottime
 SECONDS = 8.0  # all reads side by side, at most
 
 
-def situation(node: Node, group: Group, role: Role | None = None) -> Situation:
-    """Observe one group. `role`: as if keepalived had said this; default: what it said last."""
+def situation(
+    node: Node, group: Group, role: Role | None = None, agent: dict[str, dict[str, Any]] | None = None
+) -> Situation:
+    """Observe one group. `role`: as if keepalived had said this; default: what it said last.
+
+    `agent`: what the agent's loops report; only the agent hears adverts all the time.
+    """
     hands = node.executor(group)
     loop = node.loop(group)
     intent = intents.newest(group.name)
@@ -38,7 +43,18 @@ def situation(node: Node, group: Group, role: Role | None = None) -> Situation:
         for scope, read in reads.items():
             loop.read(scope, read.result(timeout=SECONDS), boottime())
     gone = KeepalivedWatch().gone_since(intent.keepalived) if intent else None
-    return _assembled(loop, Ambient(hands.hearing.heard(group), gone, hands.marks.all()))
+    heard = hands.hearing.heard(group) | _heard_by((agent or {}).get(group.name, {}))
+    return _assembled(loop, Ambient(heard, gone, hands.marks.all()))
+
+
+def _heard_by(told: dict[str, Any]) -> dict[str, Heard]:
+    """The adverts that the agent has heard."""
+    now = boottime()
+    return {
+        peer["name"]: Heard(now - peer["heard_s_ago"], peer["heard_priority"])
+        for peer in told.get("peers", [])
+        if peer["heard_s_ago"] is not None
+    }
 
 
 def _assembled(loop: Loop, ambient: Ambient) -> Situation:
@@ -55,13 +71,14 @@ def report(node: Node, groups: list[Group]) -> dict[str, Any]:
     agent = ask.report()
     found = []
     for group in groups:
-        s = situation(node, group)
+        s = situation(node, group, agent=agent)
         decided = plan(s)
         told = group_report(s, decided, _health(group, s, decided))
-        if agent is not None and (of_agent := agent.get(group.name)) is not None:
-            told |= {
-                key: of_agent[key] for key in ("waiting", "blocked", "running", "converged", "goal", "serving", "peers")
-            }
+        of_agent = (agent or {}).get(group.name)
+        if of_agent is not None and of_agent["converged"] and not decided.done:
+            told["running"] = of_agent["running"]  # the agent has yet to see what was seen here just now
+        elif of_agent is not None:
+            told |= {key: of_agent[key] for key in ("waiting", "blocked", "running", "converged", "goal", "serving")}
         found.append(told | {"severity": severity(told)})
     unresolved = sorted({place.unresolved for place in node.places.values() if place.unresolved})
     return {

@@ -22,6 +22,7 @@ def group_report(s: Situation, plan: Plan, verdict: Verdict, running: tuple[Step
     application = s.host.application
     return {
         "name": s.group.name,
+        "node": s.me.name,
         "vrrp_role": s.intent.role.value if s.intent else None,
         "goal": plan.goal,
         "converged": plan.done,
@@ -138,7 +139,18 @@ def severity(group: dict[str, Any]) -> int:
         return 2
     if _has_unknown(group) or group["vrrp_role"] is None:
         return 3
-    return 0 if group["converged"] and group["application"] != ApplicationState.FAILED else 1
+    if group["goal"] == "master" and group["converged"] and not _all_here(group):
+        return 2  # what is true now contradicts what was reached
+    nobody = group["goal"] == "release" and any(v["ec2_instance"] is None for v in group["vips"])
+    fine = group["converged"] and group["application"] != ApplicationState.FAILED and group["keepalived"] != "gone"
+    return 0 if fine and not nobody else 1
+
+
+def _all_here(group: dict[str, Any]) -> bool:
+    """Whether EC2 and the kernel both say that a master has everything."""
+    return all(v["kernel"] and v["ec2_node"] == group["node"] for v in group["vips"]) and all(
+        v["mounted"] and [a["node"] for a in v["attachments"]] == [group["node"]] for v in group["volumes"]
+    )
 
 
 def _has_unknown(group: dict[str, Any]) -> bool:

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
-from awsha.agent import about, sd
+from awsha.agent import about, ask, sd
 from awsha.agent.assembly import Node, assemble, group_named
 from awsha.agent.converge import Converger
 from awsha.agent.journal import Journal
@@ -154,6 +154,8 @@ class Agent:
     # --- the socket ---
 
     def _listen(self, stack: contextlib.ExitStack) -> None:
+        if ask.ask("report") is not None:
+            raise AwshaError("an agent runs on this node already", hint="awsha status; systemctl status awsha-agent")
         path = private_dir(run_dir()) / "agent.sock"
         path.unlink(missing_ok=True)
         server = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)

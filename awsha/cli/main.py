@@ -110,7 +110,10 @@ def main() -> int:
     except (click.Abort, KeyboardInterrupt):
         click.echo("awsha: interrupted", err=True)
         return 130
-    except BrokenPipeError:
+    except OSError as error:
+        if not isinstance(error, BrokenPipeError):
+            click.echo(f"awsha: {error}", err=True)
+            return 1
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     return result if isinstance(result, int) else 0

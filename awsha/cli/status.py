@@ -9,9 +9,11 @@ from typing import Any
 
 import click
 
+from awsha.core.errors import AwshaError
 from awsha.core.model import Role
 
 WATCH_S = 1.0
+UNKNOWN = 3  # for a monitoring plugin, a question that makes no sense is neither good nor bad
 
 
 @click.command()
@@ -28,7 +30,10 @@ def status(config: Path, group: str | None, as_json: bool, watch: bool) -> int:
     from awsha.agent.look import report
 
     node = assemble(config, blind=True)
-    groups = [group_named(node.policy, group)] if group else list(node.policy.groups)
+    try:
+        groups = [group_named(node.policy, group)] if group else list(node.policy.groups)
+    except AwshaError as error:
+        raise AwshaError(error.message, hint=error.hint, exit_code=UNKNOWN) from error
     if watch and not as_json:
         return _watch(lambda: report(node, groups))
     told = report(node, groups)
@@ -77,12 +82,13 @@ def _watch(look: Any) -> int:  # noqa: ANN401  a callable without arguments
 @click.pass_obj
 def plan(config: Path, group: str, role: str, as_json: bool) -> int:
     """What would be done for GROUP in a role, now. Changes nothing."""
+    from awsha.agent import ask
     from awsha.agent.assembly import assemble, group_named
     from awsha.agent.look import decide, situation
     from awsha.core.pacing import describe
 
     node = assemble(config)
-    s = situation(node, group_named(node.policy, group), Role(role))
+    s = situation(node, group_named(node.policy, group), Role(role), ask.report())
     decided = decide(s)
     if as_json:
         click.echo(json.dumps({

@@ -64,7 +64,9 @@ class Mishaps:
     def _stop(self, node: Node) -> str:
         if not node.signal("keepalived", signal.SIGTERM):
             raise _not_running("keepalived", node)
-        return "keepalived is told to stop"
+        if not wait_until(lambda: not node.running("keepalived"), DEADLINE_S):
+            return f"keepalived is told to stop, and has not after {DEADLINE_S:g} s"
+        return "keepalived is stopped"
 
     def _kill(self, node: Node) -> str:
         if not node.kill_command("keepalived"):

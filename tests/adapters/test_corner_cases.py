@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from awsha import notify
+from awsha.agent import intent as intents
 from awsha.agent.converge import Converger
 from awsha.agent.execute import Executor
 from awsha.agent.hearing import Hearing
@@ -20,9 +21,9 @@ from awsha.agent.journal import Journal
 from awsha.agent.marks import Marks
 from awsha.agent.observe import Observer
 from awsha.core.loop import Loop
-from awsha.core.model import ApplicationState, Heard, Intent, Mount, Role, Self
+from awsha.core.model import ApplicationState, Heard, InstanceState, Intent, Mount, Role, Self
 from awsha.core.policy import Group, Node, Policy, Volume
-from awsha.core.steps import ListHolders, Outcome, Scope, Signal, Step, Unmount
+from awsha.core.steps import ListHolders, Outcome, Scope, Signal, Step, StopInstance, Unmount
 from awsha.host import mounts
 from tests.adapters.conftest import Sandbox
 from tests.adapters.one_node import PATIENCE_S
@@ -115,6 +116,29 @@ def test_case_31_holders_that_respawn_are_listed_anew_until_the_unmount_succeeds
     sandbox(scene)
 
 
+# --- fencing ---
+
+
+def test_a_node_that_is_stopped_without_being_asked_leaves_a_file_system_to_check(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """EC2.md: StopInstances with SkipOsShutdown, then a check. The mark stands before the call: a crash after it, or a
+    lost reply, must not lose it."""
+    monkeypatch.setenv("AWSHA_RUN_DIR", str(tmp_path))
+    hands, vid = executor(tmp_path, tmp_path / "data")
+    seen: list[frozenset[str]] = []
+
+    class Door:
+        def stop_instance(self, _instance_id: str) -> InstanceState:
+            seen.append(hands.marks.all())
+            raise ConnectionError("the reply is lost")
+
+    hands.ec2 = Door()  # type: ignore[assignment]
+    notify.record("master", "data")
+    assert not hands.run(StopInstance("i-0bbbbbbbbbbbbbbbb", "b"), intents.newest("data")).ok
+    assert seen == [frozenset({f"forced:{vid}"})]
+
+
 # --- 34: the loop's threads ---
 
 
@@ -180,11 +204,9 @@ def test_case_34_ten_file_systems_are_unmounted_at_the_same_time(
 
 def test_case_38_the_intent_is_what_was_said_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """It is an order, and ends with the boot; what is shown as so comes from EC2 and the kernel."""
-    from awsha.agent import intent
-
     monkeypatch.setenv("AWSHA_RUN_DIR", str(tmp_path))
     notify.record("master", "data")
-    found = intent.newest("data")
+    found = intents.newest("data")
     assert found is not None
     assert found.role is Role.MASTER
     assert {path.name for path in tmp_path.iterdir()} == {"intent"}, "no state file"

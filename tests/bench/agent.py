@@ -26,7 +26,7 @@ def memory(quick: bool) -> list[Row]:
         pids = {node: lab.agent_pid(node) for node in nodes}
         early: dict[str, int] = {}
         for index in range(20 if quick else FAILOVERS):
-            node, other = nodes[index % 2], nodes[(index + 1) % 2]
+            node = nodes[index % 2]
             began = lab_now()
             lab.notify(node, "master")
             lab.wait_said(node, "mount (", began)
@@ -34,7 +34,6 @@ def memory(quick: bool) -> list[Row]:
             lab.wait_for(lab.volumes_free, f"{node} has let go")
             if index < 2:
                 early[node] = _resident(pids[node])
-            del other
         late = {node: _resident(pids[node]) for node in nodes}
         if pids != {node: lab.agent_pid(node) for node in nodes}:
             raise BenchError("an agent was restarted meanwhile")

@@ -64,6 +64,7 @@ class BenchLab:
         self.lab = Lab(f"bench{os.getpid() % 100000}n{next(_count)}")
         self.shape = Shape(**{"latency": "none", **shape})
         self.groups = group_specs(self.lab, self.shape)
+        self.healed_at = 0.0  # when a node was booted last, while this lab was up
         self._converged = converged
         self._spawners: dict[str, subprocess.Popen[str]] = {}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ CALL_S = 0.03  # of each EC2 request, as AWS's API in the same region answers
 ATTACH = ((1.9, 1.6), (2.3, 2.0), (2.75, 2.4), (3.2, 2.5), (2.1, 2.4), (2.6, 2.55))
 ADDRESS = {"assign_visible_api": 0.3, "assign_visible_metadata": 1.2, "assign_dataplane": 0.8}
 DETACH_S = (2.2, 2.9)
+QUIET_S = 0.4
 ALONE = {"agent": True, "keepalived": False, "application": False}
 
 
@@ -37,21 +39,17 @@ def release_all(lab: BenchLab) -> None:
 
 
 def settled(lab: BenchLab) -> None:
-    """Wait until nothing runs or waits on any node."""
+    """Wait until nobody has changed anything for a while."""
 
-    def asked() -> bool:
-        codes = [lab.run(node, "true").code for node in ("a", "b")]
-        quiet = [r for r in lab.requests(lab_now() - 0.4) if not r["action"].startswith("Describe")]
-        return not any(codes) and not quiet
+    def quiet() -> bool:
+        return acts(lab.requests(lab_now() - QUIET_S)) == 0
 
-    lab.wait_for(asked, "EC2 is left alone")
+    lab.wait_for(quiet, "EC2 is left alone")
 
 
 def lab_now() -> float:
     """The region's clock."""
-    from time import monotonic
-
-    return monotonic()
+    return time.monotonic()
 
 
 def possible(attach: float, device: float, mount: float) -> float:

@@ -118,7 +118,7 @@ class Checked:
 def checked(shared_lab: LabUnderTest) -> Checked:
     shared_lab.up("--nodes", "3")
     found = Checked(shared_lab)
-    shared_lab.wait_until(lambda: found.codes() == set(), 10, "a healthy lab has no finding")
+    shared_lab.wait_until(lambda: found.codes() == set(), 60, "a healthy lab has no finding")
     return found
 
 

@@ -107,6 +107,8 @@ class Agent:
         if name not in self.heard:
             self.node.put_mark(HEARD_MARK + name)
         self.heard = {**self.heard, name: Heard(now, priority)}
+        if priority > 0:
+            self.node.world.watch.heard(self.node, name)
         intent = self.loop.intent
         if priority > 0 and intent is not None and intent.role is Role.MASTER and now - self._looked > ADVERT_LOOK_S:
             self._looked = now

@@ -45,7 +45,7 @@ def main(argv: list[str]) -> int:
         print(json.dumps(report, indent=1))  # noqa: T201
     _say(
         f"seed {seed}: {report['failovers']} failovers in {report['seconds']} s, {report['acknowledged']} records, "
-        f"outage median {report['median_outage_s']} s, longest {report['longest_outage_s']} s"
+        f"outages: median {report['median_outage_s']} s, longest {report['longest_outage_s']} s"
         + (f"\nFAILED: {failure}" if failure else ": nothing lost, nothing twice, no violation")
     )
     return 1 if failure else 0
@@ -61,8 +61,8 @@ def _report(soak: Soak, failure: str, seconds: float) -> dict[str, Any]:
         "lost": soak.lost,
         "duplicated": soak.duplicated,
         "violations": soak.violations,
-        "median_outage_s": round(statistics.median(outages), 2) if outages else None,
-        "longest_outage_s": max(outages, default=None),
+        "median_outage_s": round(statistics.median(outages or [0.0]), 2),
+        "longest_outage_s": max(outages, default=0.0),
         "seconds": round(seconds, 1),
         "rounds": soak.rounds,
     }
