@@ -161,13 +161,16 @@ def _take_from_running(draft: Draft, facts: VolumeFacts, held: Attachment, node:
 
 
 def _releases_another(s: Situation, facts: VolumeFacts, held: Attachment, node: str) -> bool:
-    """Whether the holder lets another volume of this group go: then it lives, and this one follows. The volumes of a
-    release are tagged, unmounted and detached side by side, so one can be seen to go before the other."""
+    """Whether the holder lets another volume of this group go, or has just done so: then this one follows.
+
+    The volumes of a release are tagged, unmounted and detached side by side: one can be seen to go before the other.
+    """
     for other in s.cloud.volumes.values() if not isinstance(s.cloud.volumes, Unknown) else ():
-        there = next((a for a in other.attachments if a.instance_id == held.instance_id), None)
-        if other.id == facts.id or there is None or _own_detach(s, other.id, held.instance_id):
+        if other.id == facts.id:
             continue
-        if there.state in LEAVING or releasing(s, other, node):
+        there = next((a for a in other.attachments if a.instance_id == held.instance_id), None)
+        leaves = there is not None and there.state in LEAVING and not _own_detach(s, other.id, held.instance_id)
+        if leaves or releasing(s, other, node):
             return True
     return False
 

@@ -331,10 +331,11 @@ def test_a_holder_that_releases_one_volume_is_not_fenced_for_the_other(fence: Fe
     other = volume((B, "attached"), vid=VOL2)
     told = volume((B, "attached"), releasing=Releasing("b", WALL - 2))
     both = (Volume(mount="/srv/data", id=VOL), Volume(mount="/srv/more", id=VOL2))
-    for first in (told, volume((B, "detaching"))):
+    gone = volume((A, "attached"), releasing=Releasing("b", WALL - 2))
+    for first in (told, gone, volume((B, "detaching"))):
         s = situation(cloud=replace(cloud(first, "b"), volumes={VOL: first, VOL2: other}))
         s = since(policy(s, volumes=both, fence=fence), 4, (Code.GRACE, VOL2))
-        assert kinds(s) == []
+        assert not {"StopInstance", "Detach"} & set(kinds(s))
     s = situation(cloud=replace(cloud(other, "b"), volumes={VOL: volume((A, "attached")), VOL2: other}))
     s = since(policy(s, volumes=both, fence=fence), 4, (Code.GRACE, VOL2))
     assert {"StopInstance", "Detach"} & set(kinds(s)), "a volume that is here says nothing of the holder of the other"

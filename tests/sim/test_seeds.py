@@ -1,7 +1,7 @@
 """Schedules that once found a defect, each named after it. They stay green.
 
-A seed names a schedule only as long as the simulation draws the same things in the same order. When it changes, look for
-new ones: put the defect back, and run the simulation with the same favoured mishaps until it is found.
+A seed names a schedule only as long as the simulation draws the same things in the same order. When it changes, look
+for new ones: put the defect back, and run the simulation with the same favoured mishaps until it is found.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ FOUND = (
           "releasing"),
     Found("fenced_mark_taken_away_on_old_facts", 2908, (faults.split, faults.late_notifies, faults.pull),
           "fenced-takes"),
-    Found("stuck_attachment_detached_with_the_mount_table_unreadable", 1592, (faults.stuck, faults.unreadable), "guess"),
+    Found("stuck_attachment_detached_with_unreadable_mounts", 1592, (faults.stuck, faults.unreadable), "guess"),
 )  # fmt: skip
 
 
