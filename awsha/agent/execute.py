@@ -145,7 +145,10 @@ class Executor:
                 found = openfiles.holders(step.mounts, HOLDERS_S)
                 return Outcome(True, found.text, learned=found.holders)
             case Signal():
-                told = openfiles.signal(step.holders, step.kill, self.spared())
+                # the list is some moments old: only who still holds the file system now is signalled
+                now = {(h.pid, h.started) for h in openfiles.holders(step.mounts, HOLDERS_S).holders}
+                still = [h for h in step.holders if (h.pid, h.started) in now]
+                told = openfiles.signal(still, step.kill, self.spared())
                 return Outcome(True, "; ".join(f"{s.holder.pid}: {s.why}" for s in told if s.why))
             case KernelAddresses():
                 change = network.add if step.present else network.remove
