@@ -115,13 +115,11 @@ def pace(steps: Iterable[Step], memory: Memory, now: float) -> tuple[tuple[Step,
 
 def cloud_delay(reasons: Iterable[Reason], done: bool, memory: Memory, now: float) -> float:
     """Seconds from the last look at EC2 to the next."""
-    delays = []
+    delay = STEADY_S if done else BLOCKED_S
     for reason in reasons:
         if Scope.CLOUD in reason.watch:
-            delays.append(BLOCKED_S if reason.blocked else _waiting_delay(reason, memory, now))
-    if delays:
-        return min(delays)
-    return STEADY_S if done else BLOCKED_S
+            delay = min(delay, BLOCKED_S if reason.blocked else _waiting_delay(reason, memory, now))
+    return delay
 
 
 def _waiting_delay(reason: Reason, memory: Memory, now: float) -> float:
@@ -149,9 +147,9 @@ def device_moved(reasons: Iterable[Reason], memory: Memory) -> bool:
 
 def local_delay(scope: Scope, reasons: Collection[Reason]) -> float:
     """Seconds from the last look at one kind of local facts to the next. Kernel events come on top."""
-    codes = {r.code for r in reasons if scope in r.watch}
+    codes = [r.code for r in reasons if scope in r.watch]
     if scope is Scope.DISKS:
-        if codes & {Code.DEVICE, Code.ATTACHING}:
+        if Code.DEVICE in codes or Code.ATTACHING in codes:
             return DEVICE_LOOK_S
         return LOCAL_LOOK_S if codes else DISKS_STEADY_S
     if codes:
