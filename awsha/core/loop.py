@@ -16,6 +16,7 @@ from awsha.core.model import (
     UNREAD,
     ApplicationState,
     CloudFacts,
+    Device,
     DiskFacts,
     Heard,
     HostFacts,
@@ -114,6 +115,8 @@ class Loop:
             if isinstance(here, frozenset) and here and self.intent is not None and self.intent.role is Role.MASTER:
                 self.memory = replace(self.memory, had_vips=True)
         elif scope is Scope.DISKS and isinstance(value, Mapping):
+            if self.disks and self._first_look is None and _present(self.disks) != _present(value):
+                self._freshness.changed(Scope.CLOUD)  # a device has come or gone, perhaps by somebody else's doing
             self.disks = value
         elif scope is Scope.ADDRESSES and isinstance(value, frozenset | Unknown):
             self.vips = value
@@ -249,3 +252,8 @@ class Loop:
             else:
                 due[scope] = last + local_delay(scope, decided.reasons)
         return due
+
+
+def _present(disks: Mapping[str, DiskFacts]) -> frozenset[str]:
+    """The volumes that have a device here."""
+    return frozenset(volume_id for volume_id, disk in disks.items() if isinstance(disk.device, Device))

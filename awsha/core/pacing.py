@@ -36,6 +36,7 @@ APPLICATION_STEADY_S = 5.0
 APPLICATION_WAITS_S = 1.0  # so that its state is fresh at the moment at which it may start
 DEVICE_LOOK_S = 0.02
 LOCAL_LOOK_S = 0.1
+LOCAL_BLOCKED_S = 1.0  # only somebody else can end it; the kernel's own events come on top
 DENIED_RETRY_S = 30.0
 CLOUD_STEPS = (Attach, Detach, StopInstance, TagReleasing, AssignAddresses, UnassignAddresses)
 
@@ -149,7 +150,10 @@ def device_moved(reasons: Iterable[Reason], memory: Memory) -> bool:
 
 def local_delay(scope: Scope, reasons: Collection[Reason]) -> float:
     """Seconds from the last look at one kind of local facts to the next. Kernel events come on top."""
-    codes = {r.code for r in reasons if scope in r.watch}
+    watching = [r for r in reasons if scope in r.watch]
+    codes = {r.code for r in watching}
+    if codes and all(r.blocked for r in watching):
+        return LOCAL_BLOCKED_S
     if scope is Scope.DISKS:
         if codes & {Code.DEVICE, Code.ATTACHING}:
             return DEVICE_LOOK_S

@@ -154,7 +154,6 @@ def _held_and_mounted(draft: Draft, vid: str, disk: DiskFacts, facts: VolumeFact
             Code.DETACH_REQUESTED,
             vid,
             f"somebody asked EC2 to detach {vid}, which is mounted here: it is {mine.state}",
-            Scope.DISKS,
             hint=f"nothing can cancel it; it ends when {mount.target} is unmounted: awsha switchover {s.group.name}",
         )
         return Held(True, True)  # it holds the volume for as long as it has it mounted

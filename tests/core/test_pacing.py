@@ -8,6 +8,8 @@ from awsha.core.pacing import (
     APPLICATION_STEADY_S,
     APPLICATION_WAITS_S,
     FIRST_LOOK_S,
+    LOCAL_BLOCKED_S,
+    LOCAL_LOOK_S,
     NEAR_LOOK_S,
     NEAR_S,
     SETTLE_S,
@@ -65,3 +67,11 @@ def test_steady() -> None:
 def test_the_application_is_asked_more_often_while_it_waits() -> None:
     assert local_delay(Scope.APPLICATION, []) == APPLICATION_STEADY_S
     assert local_delay(Scope.APPLICATION, [Reason(Code.APPLICATION_WAITS, "application", "")]) == APPLICATION_WAITS_S
+
+
+def test_what_only_a_person_can_end_is_looked_at_calmly() -> None:
+    disks = frozenset({Scope.DISKS})
+    blocked = Reason(Code.OPEN_FILES, VOLUME, "", blocked=True, watch=disks)
+    waiting = Reason(Code.OPEN_FILES, VOLUME, "", watch=disks)
+    assert local_delay(Scope.DISKS, [blocked]) == LOCAL_BLOCKED_S
+    assert local_delay(Scope.DISKS, [blocked, waiting]) == LOCAL_LOOK_S
