@@ -228,7 +228,7 @@ def test_waiting_is_counted_without_a_break():
 
 def test_the_polling_schedule():
     assert look_delay(0) == 0.8
-    assert [look_delay(w) for w in (0.9, 4.9, 5.0, 14.9, 15.0, 100.0)] == [0.25, 0.25, 0.5, 0.5, 1.0, 1.0]
+    assert [look_delay(w) for w in (0.9, 4.9, 5.0, 14.9, 15.0, 100.0)] == [0.15, 0.15, 0.5, 0.5, 1.0, 1.0]
 
 
 def test_a_step_is_not_repeated_while_the_look_after_it_is_under_way():

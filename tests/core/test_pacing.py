@@ -44,7 +44,7 @@ def test_ec2_is_looked_at_often_once_the_device_has_moved(waits: Code, moved: st
     assert not device_moved([reason(waits)], before)
     assert cloud_delay([reason(waits)], False, after, NOW) == NEAR_LOOK_S
     assert device_moved([reason(waits)], after)
-    assert cloud_delay([reason(waits)], False, late, NOW) == 0.25, "not for ever"
+    assert cloud_delay([reason(waits)], False, late, NOW) == 0.15, "not for ever"
 
 
 def test_another_volumes_device_says_nothing() -> None:
@@ -57,7 +57,7 @@ def test_a_call_that_ec2_took_is_polled_by_the_time_since_then() -> None:
         return cloud_delay([reason(Code.SETTLING, NOW - seconds_ago + SETTLE_S)], False, Memory(), NOW)
 
     assert delay(0.3) == pytest.approx(0.5)
-    assert delay(1.0) == delay(4.0) == 0.25
+    assert delay(1.0) == delay(4.0) == 0.15
 
 
 def test_steady() -> None:
