@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from awsha.core.health import Verdict, verdict
 from awsha.core.model import (
     ApplicationState,
     CloudFacts,
@@ -138,6 +139,19 @@ def test_the_application_does_not_wait_for_ec2s_view_of_the_vip():
         "AssignAddresses",
         "StartApplication",
     ]
+
+
+def test_a_master_whose_address_ec2_never_delivers_does_not_serve_and_gives_way_in_the_end():
+    """Everything runs, and no client reaches it: AssignPrivateIpAddresses is refused (a quota of this instance)."""
+    s = serving(cloud=cloud(volume((A, "attached"))))
+    s = after(s, AssignAddresses((VIP,)), ok=False, ago=1, text="PrivateIpAddressLimitExceeded")
+    assert not plan(s).ready
+    early, late = (since(s, waited, (Code.NOT_READY, s.group.name)) for waited in (179, 181))
+    assert verdict(early, plan(early), Verdict(True)).ok
+    assert not verdict(late, plan(late), Verdict(True)).ok
+    contested = policy(replace(s, memory=replace(s.memory, had_vips=True)), volumes=())
+    contested = replace(contested, cloud=cloud(None, "b"))
+    assert plan(contested).ready, "two masters without a volume: to give way would make them take turns"
 
 
 def test_a_goal_that_is_reached_plans_nothing():
