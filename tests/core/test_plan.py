@@ -260,6 +260,15 @@ def test_fsck_after_a_take_by_force_then_mount():
     assert kinds(policy(s, volumes=(replace(GROUP.volumes[0], fsck=Fsck.NEVER),))) == ["MountVolume"]
 
 
+def test_fsck_of_what_was_cut_off_in_use_whoever_did_it():
+    """The taker crashed before its mount, or it was another node: no mark of this one says so."""
+    cut = DiskFacts(replace(DEVICE, unclean=True), None)
+    s = situation(cloud=cloud(volume((A, "attached")), "a"), host=host(cut))
+    assert kinds(s) == ["Check"]
+    assert kinds(after(s, Check(VOL, DEVICE.path, DEVICE.number, "ext4"))) == ["MountVolume"]
+    assert kinds(policy(s, volumes=(replace(GROUP.volumes[0], fsck=Fsck.NEVER),))) == ["MountVolume"]
+
+
 def test_fsck_always():
     s = situation(cloud=cloud(volume((A, "attached")), "a"), host=host(PRESENT))
     assert kinds(policy(s, volumes=(replace(GROUP.volumes[0], fsck=Fsck.ALWAYS),))) == ["Check"]

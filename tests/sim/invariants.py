@@ -173,6 +173,14 @@ class Watch:
         """fsck has run."""
         self._forced.pop((node.name, volume_id), None)
 
+    def mounting(self, node: Node, step: MountVolume) -> None:
+        """A mount is about to be made: of what was cut off in use only after a check, whoever cut it off."""
+        volume = next(v for v in self.world.shape.group.volumes if v.id == step.volume_id)
+        device = node.kernel.devices.get(step.volume_id)
+        mounted = any(s.device is device for s in node.kernel.superblocks)
+        if volume.fsck is not Fsck.NEVER and self.world.disks[step.volume_id].unclean and not mounted:
+            raise Violation("unchecked", f"{node.name} mounts {step.volume_id}, cut off in use, without a check")
+
     def mounted(self, node: Node, step: MountVolume) -> None:
         """A mount has been made."""
         volume = next(v for v in self.world.shape.group.volumes if v.id == step.volume_id)
