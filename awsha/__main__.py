@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 
 def main() -> int:
     """Run the command in sys.argv and return its exit code (DESIGN: commands)."""
-    if len(sys.argv) > 1 and sys.argv[1] == "notify":
+    words = sys.argv[1:]
+    if words[:1] == ["--config"] and words[2:3] == ["notify"]:
+        os.environ["AWSHA_CONFIG"] = words[1]
+        words = words[2:]
+    if words[:1] == ["notify"]:
         from awsha.notify import main as notify
 
-        return notify(sys.argv[2:])
+        return notify(words[1:])
     from awsha.cli.main import main as command_line
 
     return command_line()

@@ -86,7 +86,7 @@ class Executor:
         match step:
             case Attach():
                 told = self.ec2.attach(step.volume_id, self.me.instance_id, step.device)
-                self.observer.named(step.volume_id, step.device)
+                self.observer.attached(step.volume_id, step.device)
                 return Outcome(True, learned=told)
             case Detach():
                 return self._detach(step)

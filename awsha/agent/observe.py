@@ -25,7 +25,7 @@ class Observer:
     ec2: Ec2
     metadata: Metadata
     mac: str = ""
-    _signatures: dict[tuple[str, str], str] = field(default_factory=dict)  # (path, number) -> file system type
+    _signatures: dict[tuple[str, str], tuple[str, bool]] = field(default_factory=dict)  # by (path, number)
     _names: dict[str, str] = field(default_factory=dict)  # volume id -> device name by EC2; only Xen types need it
 
     def read(self, scope: Scope) -> object:
@@ -68,6 +68,11 @@ class Observer:
         """EC2 knows this node's attachment of a volume under this device name."""
         self._names[volume_id] = device
 
+    def attached(self, volume_id: str, device: str) -> None:
+        """A volume comes (back): what was read of a device before says nothing about it."""
+        self._signatures = {}
+        self.named(volume_id, device)
+
     def name_of(self, volume_id: str) -> str:
         """EC2's device name for this node's attachment; empty when it is not known."""
         return self._names.get(volume_id, "")
@@ -80,18 +85,19 @@ class Observer:
             vid = volume.id or ""
             device = found if isinstance(found, Unknown) else found.device(vid, self.name_of(vid))
             if isinstance(device, Device):
-                device = Device(device.path, device.number, self._fstype(device))
+                device = Device(device.path, device.number, *self._signature(device))
             facts[vid] = mounts.disk_facts(volume, device, table, found)
         return facts
 
-    def _fstype(self, device: Device) -> str | Unknown | None:
-        """The signature, read once for each device that appears, and again while there is none."""
+    def _signature(self, device: Device) -> tuple[str | Unknown | None, bool]:
+        """What is on a device that appears, and whether it was cut off in use; read again while there is nothing."""
         key = (device.path, device.number)
         if key not in self._signatures:
             found = blockdev.filesystem(device.path, BLKID_S)
             if not isinstance(found, str):
-                return found
-            self._signatures = {k: v for k, v in self._signatures.items() if k[0] != device.path} | {key: found}
+                return found, False
+            read = (found, blockdev.unclean(device.path, found, BLKID_S))
+            self._signatures = {k: v for k, v in self._signatures.items() if k[0] != device.path} | {key: read}
         return self._signatures[key]
 
     def addresses(self) -> frozenset[str] | Unknown:

@@ -184,10 +184,10 @@ def fence(node: Node, wanted: FencePlan, timeout_s: float, say: Say) -> int:
         for volume_id in set(wanted.volumes) & {v.id for v in group.volumes}:
             Marks(group.name).put(forced_mark(volume_id or ""))
     if wanted.method is Fence.STOP_INSTANCE:
-        say(f"{wanted.name}: EC2 says {node.ec2.stop_instance(wanted.instance_id)}")
+        say(f"{wanted.name}: EC2 says {node.ec2.stop_instance(wanted.instance_id, persist=True)}")
     else:
         for volume_id in wanted.volumes:
-            node.ec2.detach(volume_id, wanted.instance_id, force=True)
+            node.ec2.detach(volume_id, wanted.instance_id, force=True, persist=True)
             say(f"{volume_id}: detaching by force")
 
     def done() -> bool:

@@ -57,17 +57,18 @@ class Caller:
         self._counting = threading.Lock()
         self._closing = threading.Event()
 
-    def call(self, action: str, params: dict[str, Any], timeout_s: float) -> dict[str, Any]:
-        """One request; more than one only for throttling, or for a read whose idle connection had been closed.
+    def call(self, action: str, params: dict[str, Any], timeout_s: float, *, once: bool = False) -> dict[str, Any]:
+        """One request; more than one only for throttling (not with `once`: the caller must look again before it asks
+        again), or for a read whose idle connection had been closed.
 
-        `timeout_s` bounds the retries. A request that was sent lasts at most the connect and read time-outs (and the
+        `timeout_s` bounds the tries. A request that was sent lasts at most the connect and read time-outs (and the
         resolver's, for a name that does not resolve). Returns botocore's parsed reply. Raises only Ec2Error.
         """
         deadline = time.monotonic() + timeout_s
         try:
             return self._once(action, params, deadline)
         except Ec2Error as error:
-            if error.kind is Kind.THROTTLED:
+            if error.kind is Kind.THROTTLED and not once:
                 return self._backed_off(action, params, deadline, error)
             if error.code == _CLOSED and action.startswith("Describe"):
                 return self._once(action, params, deadline)

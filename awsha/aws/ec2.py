@@ -1,6 +1,7 @@
 """The one door to EC2: every request of awsha goes through `Ec2`, with a time-out, a typed error and a count.
 
-A request makes one attempt. Throttling alone is tried again here (full-jitter exponential backoff, under the deadline).
+A request makes one attempt. Only a read that EC2 throttles is tried again here (full-jitter exponential backoff, under
+the deadline). A change is not: it was permitted by a second look a moment ago, and after a pause it needs a new one.
 Every other failure is raised as Ec2Error, since a reply can be lost after the call took effect: the loop looks again.
 """
 
@@ -49,7 +50,8 @@ class Ec2:
     """EC2 of one region. Thread-safe. The client is made at the first request (or by `warm`).
 
     `observer(action, seconds, "ok" or the error code)` is told of every request, from the thread that made it, and must
-    be quick. `timeout_s` of a method bounds the retries; one request that was sent lasts at most both time-outs.
+    be quick. `timeout_s` of a method bounds its tries; one request that was sent lasts at most both time-outs.
+    `persist` of a change: an operator waits for it, no guard stands before it, so it is tried again like a read.
     """
 
     def __init__(
@@ -186,10 +188,17 @@ class Ec2:
         LIMIT and the rest.
         """
         params = {"VolumeId": volume_id, "InstanceId": instance_id, "Device": device}
-        return facts.attachment_reply(self._caller.call("AttachVolume", params, timeout_s), "AttachVolume")
+        reply = self._caller.call("AttachVolume", params, timeout_s, once=True)
+        return facts.attachment_reply(reply, "AttachVolume")
 
     def detach(
-        self, volume_id: str, instance_id: str, *, force: bool = False, timeout_s: float = CALL_TIMEOUT_S
+        self,
+        volume_id: str,
+        instance_id: str,
+        *,
+        force: bool = False,
+        persist: bool = False,
+        timeout_s: float = CALL_TIMEOUT_S,
     ) -> VolumeFacts | None:
         """DetachVolume from one instance. None when it was not attached there: that is done already (EC2.md).
 
@@ -197,7 +206,7 @@ class Ec2:
         """
         params = {"VolumeId": volume_id, "InstanceId": instance_id} | ({"Force": True} if force else {})
         try:
-            reply = self._caller.call("DetachVolume", params, timeout_s)
+            reply = self._caller.call("DetachVolume", params, timeout_s, once=not persist)
         except Ec2Error as error:
             if error.kind is Kind.NOT_HELD or error.code == "IncorrectState":
                 return None
@@ -207,14 +216,14 @@ class Ec2:
     def tag_releasing(self, volume_id: str, node: str, at_wall: float, timeout_s: float = CALL_TIMEOUT_S) -> None:
         """Tell the peer that `node` began to release the volume, at `at_wall` by its own clock. Raises Ec2Error."""
         tag = {"Key": facts.RELEASING_TAG, "Value": facts.releasing_value(node, at_wall)}
-        self._caller.call("CreateTags", {"Resources": [volume_id], "Tags": [tag]}, timeout_s)
+        self._caller.call("CreateTags", {"Resources": [volume_id], "Tags": [tag]}, timeout_s, once=True)
 
     def clear_releasing(self, volume_id: str, only: Releasing | None = None, timeout_s: float = CALL_TIMEOUT_S) -> None:
         """Remove the releasing tag. With `only`, EC2 removes it only while it has that value. Raises Ec2Error."""
         tag = {"Key": facts.RELEASING_TAG}
         if only is not None:
             tag["Value"] = facts.releasing_value(only.node, only.at_wall)
-        self._caller.call("DeleteTags", {"Resources": [volume_id], "Tags": [tag]}, timeout_s)
+        self._caller.call("DeleteTags", {"Resources": [volume_id], "Tags": [tag]}, timeout_s, once=True)
 
     # --- addresses -------------------------------------------------------------------------------------------------
 
@@ -225,7 +234,7 @@ class Ec2:
         metadata. Raises Ec2Error.
         """
         params = {"NetworkInterfaceId": eni_id, "PrivateIpAddresses": sorted(addresses), "AllowReassignment": True}
-        return facts.assigned(self._caller.call("AssignPrivateIpAddresses", params, timeout_s))
+        return facts.assigned(self._caller.call("AssignPrivateIpAddresses", params, timeout_s, once=True))
 
     def unassign(self, eni_id: str, addresses: Iterable[str], timeout_s: float = CALL_TIMEOUT_S) -> Unassigned:
         """Take addresses off `eni_id`, in one call. Never takes one from another ENI.
@@ -251,7 +260,7 @@ class Ec2:
         """One call. False when EC2 says that an address is not on this ENI."""
         params = {"NetworkInterfaceId": eni_id, "PrivateIpAddresses": sorted(addresses)}
         try:
-            self._caller.call("UnassignPrivateIpAddresses", params, timeout_s)
+            self._caller.call("UnassignPrivateIpAddresses", params, timeout_s, once=True)
         except Ec2Error as error:
             if error.kind is Kind.NOT_HELD:
                 return False
@@ -260,7 +269,9 @@ class Ec2:
 
     # --- instances -------------------------------------------------------------------------------------------------
 
-    def stop_instance(self, instance_id: str, timeout_s: float = CALL_TIMEOUT_S) -> InstanceState:
+    def stop_instance(
+        self, instance_id: str, *, persist: bool = False, timeout_s: float = CALL_TIMEOUT_S
+    ) -> InstanceState:
         """StopInstances with Force and SkipOsShutdown; without the latter where the API refuses it.
 
         Returns the state that the reply names, usually `stopping`. Raises Ec2Error.
@@ -268,11 +279,11 @@ class Ec2:
         params = {"InstanceIds": [instance_id], "Force": True}
         deadline = time.monotonic() + timeout_s
         try:
-            reply = self._caller.call("StopInstances", params | {"SkipOsShutdown": True}, timeout_s)
+            reply = self._caller.call("StopInstances", params | {"SkipOsShutdown": True}, timeout_s, once=not persist)
         except Ec2Error as error:
             if error.code not in _NO_SKIP:
                 raise
-            reply = self._caller.call("StopInstances", params, deadline - time.monotonic())
+            reply = self._caller.call("StopInstances", params, deadline - time.monotonic(), once=not persist)
         return facts.stopping_state(reply, instance_id)
 
     # --- how they ask ----------------------------------------------------------------------------------------------

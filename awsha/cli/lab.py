@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import fields
 from typing import Any
 
 import click
 
 from awsha.core.errors import AwshaError
+from awsha.core.policy import Timeouts
 from awsha.lab.control import ask
 from awsha.lab.settings import CLIENT, Shape, lab_from_environment
 
@@ -69,8 +71,11 @@ def up(timeouts: tuple[str, ...], wait: bool, deadline_s: float, as_json: bool, 
 
 def _timeouts(words: tuple[str, ...]) -> dict[str, float]:
     found = {}
+    known = [field.name for field in fields(Timeouts)]
     for word in words:
         name, _, seconds = word.partition("=")
+        if name not in known:
+            raise AwshaError(f"--timeout {word}: there is no such time-out", hint=f"known: {', '.join(known)}")
         try:
             found[name] = float(seconds)
         except ValueError:

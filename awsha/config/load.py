@@ -93,7 +93,9 @@ def _syntax(error: Exception, file: str) -> Problem:
     reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
     place = re.search(r"\(at line (\d+), column (\d+)\)", reason)
     line = int(place[1]) if place else None
-    return Problem(file, "", f"is not TOML: {reason}", 'text stands in quotes: name = "a"; see https://toml.io', line)
+    twice = "overwrite a value" in reason or "Cannot declare" in reason  # tomllib's words
+    hint = "a key or table stands there twice" if twice else 'text stands in quotes: name = "a"; see https://toml.io'
+    return Problem(file, "", f"is not TOML: {reason}", hint, line)
 
 
 def _text(path: Path) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from awsha.core.fencing import heard_alive
 from awsha.core.model import InstanceFacts, InstanceState, Role, Unknown
 from awsha.core.situation import Code, Draft, Situation
@@ -36,15 +38,27 @@ def peer_with(s: Situation, addresses: frozenset[str]) -> str | None:
     return None
 
 
-def acquire(draft: Draft, won: bool) -> bool:
-    """Plan what brings the VIPs here. `won`: every volume is held. True when the kernel has them all."""
+@dataclass(frozen=True, slots=True)
+class Addressed:
+    """`kernel`: the interface has all VIPs. `delivered`: EC2 does not say that one of them is missing here."""
+
+    kernel: bool
+    delivered: bool
+
+
+def acquire(draft: Draft, won: bool) -> Addressed:
+    """Plan what brings the VIPs here. `won`: every volume is held.
+
+    An EC2 that says nothing counts as delivered, since its silence moves nothing; so does an address that a running
+    peer has as the other of two masters, since giving way would only have them take it in turn (ADR 0004).
+    """
     s = draft.s
     here = on_eni(s)
+    delivered = True
     if isinstance(here, Unknown):
         draft.unknown(Code.CLOUD_UNKNOWN, "addresses", "EC2 does not say where the VIPs are", here)
     elif missing := missing_in(s, here):
-        if won:
-            _assign(draft, missing)
+        delivered = won and not _assign(draft, missing)
     elif isinstance(s.cloud.metadata_addresses, frozenset) and missing_in(s, s.cloud.metadata_addresses):
         draft.wait(
             Code.VIP_NOT_IN_METADATA,
@@ -52,11 +66,14 @@ def acquire(draft: Draft, won: bool) -> bool:
             "EC2's API says that the VIPs are here; instance metadata does not show them yet",
             Scope.CLOUD,
         )
-    return _on_interface(draft)
+    return Addressed(_on_interface(draft), delivered)
 
 
-def _assign(draft: Draft, missing: frozenset[str]) -> None:
-    """Ask EC2 for the addresses, all in one call. With no volume as the lock, two masters must not take turns."""
+def _assign(draft: Draft, missing: frozenset[str]) -> bool:
+    """Ask EC2 for the addresses, all in one call; False when they are left to a peer.
+
+    With no volume as the lock, two masters must not take turns.
+    """
     s = draft.s
     peer = peer_with(s, missing)
     if not s.group.volumes and s.memory.had_vips and peer is not None:
@@ -70,8 +87,9 @@ def _assign(draft: Draft, missing: frozenset[str]) -> None:
                 hint="two masters: see whether VRRP passes between the nodes (awsha check)",
                 for_s=CONTEST_S,
             )
-            return
+            return False
     draft.step(AssignAddresses(tuple(sorted(missing))))
+    return True
 
 
 def _on_interface(draft: Draft) -> bool:

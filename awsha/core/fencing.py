@@ -142,9 +142,9 @@ def _take_from_running(draft: Draft, facts: VolumeFacts, held: Attachment, node:
             Code.HOLDER_NEVER_HEARD,
             facts.id,
             f"{node} holds {facts.id}, and no VRRP advert of {node} was ever heard since this node booted: "
-            "VRRP is probably filtered, and a healthy holder is not fenced for that",
-            "let protocol 112 pass both ways between the nodes (awsha check); "
-            f"if {node} is really dead: awsha fence {node} --yes",
+            f"{node} may have died before that, or VRRP is filtered: a healthy holder is not fenced for that",
+            f"if {node} is dead: awsha fence {node} --yes; "
+            "if it lives: let protocol 112 pass both ways between the nodes (awsha check)",
             Scope.CLOUD,
         )
         return

@@ -16,6 +16,7 @@ from awsha.core.model import (
     UNREAD,
     ApplicationState,
     CloudFacts,
+    Device,
     DiskFacts,
     Heard,
     HostFacts,
@@ -116,6 +117,9 @@ class Loop:
                 if isinstance(here, frozenset) and here:
                     self.memory = replace(self.memory, had_vips=True)
         elif scope is Scope.DISKS and isinstance(value, dict | Mapping):  # dict first: an ABC is asked slowly
+            known = {} if value is self.disks else self.disks
+            if known and self._first_look is None and _present(known) != _present(value):
+                self._freshness.changed(Scope.CLOUD)  # a device has come or gone, perhaps by somebody else's doing
             self.disks = value
         elif scope is Scope.ADDRESSES and isinstance(value, frozenset | Unknown):
             self.vips = value
@@ -261,3 +265,8 @@ class Loop:
         if at <= now:
             self._first_look = None
         return at
+
+
+def _present(disks: Mapping[str, DiskFacts]) -> frozenset[str]:
+    """The volumes that have a device here."""
+    return frozenset(volume_id for volume_id, disk in disks.items() if isinstance(disk.device, Device))

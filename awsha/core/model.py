@@ -143,6 +143,7 @@ class Device:
     path: str  # /dev/nvme1n1
     number: str  # "259:3"
     fstype: str | Unknown | None = None  # None: no file system signature
+    unclean: bool = False  # it was not unmounted in order when it was last used, as far as its type tells
 
 
 @dataclass(frozen=True, slots=True)

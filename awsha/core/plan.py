@@ -108,8 +108,10 @@ def _no_rival(draft: Draft, holder: str) -> bool:
 def _acquire(draft: Draft) -> bool:
     """Win the volumes; then device, check, mount beside the addresses; the application when it stands on both."""
     held = [volumes.acquire(draft, volume) for volume in draft.s.group.volumes]
-    on_interface = addresses.acquire(draft, won=all(h.won for h in held))
-    ready = application.acquire(draft, stands=on_interface and all(h.ready for h in held))
+    addressed = addresses.acquire(draft, won=all(h.won for h in held))
+    # the application need not wait until EC2 shows the addresses; but without them nobody reaches it
+    running = application.acquire(draft, stands=addressed.kernel and all(h.ready for h in held))
+    ready = running and addressed.delivered
     if not ready:
         draft.standing(Code.NOT_READY, draft.s.group.name)
     return ready

@@ -177,7 +177,7 @@ class Plan:
     """What to start now, what waits and why.
 
     done:     the goal is reached: nothing to start, nothing waits.
-    ready:    a master serves: everything is mounted, addressed and running, whatever EC2's views lag behind.
+    ready:    a master serves: everything is mounted and running, and EC2 does not say that an address is missing here.
     standing: conditions that hold at this moment, shown or not: the loop remembers since when.
     """
 

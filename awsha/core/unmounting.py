@@ -16,8 +16,7 @@ def unmount(draft: Draft, vid: str, mounts: tuple[Mount, ...], *, lost: bool) ->
     s = draft.s
     tried = s.past(Unmount, vid)
     if lost:
-        # Nothing can be saved on a disk that is gone, and asking it may hang: one honest try, then detach the tree.
-        draft.step(Unmount(vid, mounts, lazy=tried is not None and not tried.ok))
+        _unmount_lost(draft, vid, mounts)
         return
     if tried is None or tried.ok or tried.failure not in (Failure.BUSY, Failure.TIMEOUT):
         draft.step(Unmount(vid, mounts))
@@ -30,6 +29,29 @@ def unmount(draft: Draft, vid: str, mounts: tuple[Mount, ...], *, lost: bool) ->
         draft.step(Unmount(vid, mounts))
     else:
         _clear_holders(draft, vid, mounts, listed)
+
+
+def _unmount_lost(draft: Draft, vid: str, mounts: tuple[Mount, ...]) -> None:
+    """Nothing can be saved on a disk that is gone, and asking it may hang: one honest try, an end of those who keep it
+    busy (there is nothing that they could still write), then the tree is taken out whatever holds it."""
+    s = draft.s
+    tried, listed, signalled = s.past(Unmount, vid), s.memory.holders.get(vid), s.past(Signal, vid)
+    if tried is None or tried.ok:
+        draft.step(Unmount(vid, mounts))
+        return
+    asked = s.past(ListHolders, vid)
+    lazy_already = isinstance(tried.step, Unmount) and tried.step.lazy
+    if lazy_already or tried.failure not in (Failure.BUSY, Failure.TIMEOUT) or s.group.open_files is OpenFiles.WAIT:
+        draft.step(Unmount(vid, mounts, lazy=True))
+    elif listed is not None and listed.at >= tried.at:
+        if listed.holders and (signalled is None or signalled.at < tried.at):
+            draft.step(Signal(vid, listed.holders, mounts, kill=True))
+        else:
+            draft.step(Unmount(vid, mounts, lazy=True))
+    elif asked is not None and asked.at >= tried.at:  # they can't be listed, and nobody waits for that
+        draft.step(Unmount(vid, mounts, lazy=True))
+    else:
+        draft.step(ListHolders(vid, mounts))
 
 
 def _clear_holders(draft: Draft, vid: str, mounts: tuple[Mount, ...], listed: HolderList) -> None:

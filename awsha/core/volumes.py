@@ -154,7 +154,6 @@ def _held_and_mounted(draft: Draft, vid: str, disk: DiskFacts, facts: VolumeFact
             Code.DETACH_REQUESTED,
             vid,
             f"somebody asked EC2 to detach {vid}, which is mounted here: it is {mine.state}",
-            Scope.DISKS,
             hint=f"nothing can cancel it; it ends when {mount.target} is unmounted: awsha switchover {s.group.name}",
         )
         return Held(True, True)  # it holds the volume for as long as it has it mounted
@@ -306,18 +305,19 @@ def _check_or_mount(draft: Draft, volume: Volume, device: Device) -> None:
             "correct fstype in awsha.toml, or leave it out",
             Scope.DISKS,
         )
-    elif _needs_check(draft.s, volume):
+    elif _needs_check(draft.s, volume, device):
         draft.step(Check(vid, device.path, device.number, device.fstype))
     else:
         draft.step(MountVolume(vid, device.path, device.number, volume.mount, device.fstype, volume.options))
 
 
-def _needs_check(s: Situation, volume: Volume) -> bool:
-    """fsck policy: `auto` after a take by force; `always` once before each mount."""
+def _needs_check(s: Situation, volume: Volume, device: Device) -> bool:
+    """fsck policy: `auto` after a take by force, and whenever the file system itself says that it was cut off (by a
+    taker that crashed before its mount, by another node, by somebody in the console); `always` before each mount."""
     checked = s.past(Check, volume.id or "")
     if volume.fsck is Fsck.NEVER or (checked is not None and checked.ok):
         return False
-    return volume.fsck is Fsck.ALWAYS or forced_mark(volume.id or "") in s.host.marks
+    return volume.fsck is Fsck.ALWAYS or device.unclean or forced_mark(volume.id or "") in s.host.marks
 
 
 # --- release ---------------------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from pathlib import Path
 from awsha.core.model import Device, Unknown
 from awsha.host.run import Done, RunError, last_lines, run
 
+EXT = frozenset({"ext2", "ext3", "ext4"})
 EBS_MODEL = "Amazon Elastic Block Store"
 _NVME = re.compile(r"nvme\d+n\d+")
 _XEN_NAME = re.compile(r"(?:/dev/)?(?:sd|xvd)([a-z]{1,2}\d{0,2})")
@@ -169,6 +170,23 @@ def filesystem(device_path: str, timeout_s: float) -> str | Unknown | None:
     except RunError as error:
         return Unknown(error.message)
     return _type_of(device_path, done)
+
+
+def unclean(device_path: str, fstype: str, timeout_s: float) -> bool:
+    """Whether an unmounted file system was cut off in use, by its superblock; also when that can't be told.
+
+    Only ext2/3/4 say so without a replay of their log: `needs_recovery` stands there from mount to unmount, the state
+    is `clean` after an unmount (dumpe2fs(8), ext4(5)). xfs and btrfs mend that in the mount itself.
+    """
+    if fstype not in EXT:
+        return False
+    try:
+        told = run(["dumpe2fs", "-h", device_path], timeout_s).stdout
+    except RunError:
+        return True
+    lines = dict(line.split(":", 1) for line in told.splitlines() if ":" in line)
+    clean = lines.get("Filesystem state", "").strip() == "clean"
+    return not clean or "needs_recovery" in lines.get("Filesystem features", "")
 
 
 def _type_of(device_path: str, done: Done) -> str | Unknown:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from awsha.core.errors import AwshaError
 from awsha.core.model import Device, Unknown
-from awsha.host import mounts
+from awsha.host import blockdev, mounts
 from awsha.host.clock import boottime
 from awsha.host.run import Done, failure, last_lines, run
 
@@ -49,7 +49,7 @@ def check(
     for entry in table:
         if mounts.belongs(entry, device, disks):
             raise mounts.MountRefused(f"{device.path} is mounted at {entry.target}: it cannot be checked", busy=True)
-    rule = _RULES.get("ext" if fstype in {"ext2", "ext3", "ext4"} else fstype)
+    rule = _RULES.get("ext" if fstype in blockdev.EXT else fstype)
     if rule is None:
         return Checked(f"{device.path}: there is no check for {fstype}")
     return rule(device.path, timeout_s)

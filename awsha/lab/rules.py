@@ -89,7 +89,10 @@ class Region:
         epoch: float = EPOCH,
         throttling: bool = True,
     ) -> None:
-        """`seed` of its chance, or the caller's chance; `epoch` is Unix time at 0 on the caller's clock; without `throttling` the token buckets never run dry."""
+        """`seed`: of its chance, or the caller's own chance. `epoch`: Unix time at 0 on the caller's clock.
+
+        Without `throttling` the token buckets never run dry.
+        """
         self.world = World(latency, seed, zone, subnet, epoch)
         self._buckets = Buckets() if throttling else None
 

@@ -296,7 +296,7 @@ def test_a_black_hole_makes_both_parts_unknown_in_time(lab: Lab, ec2: Ec2):
     assert isinstance(facts.instances, Unknown)
 
 
-def test_throttling_of_a_change_is_waited_out(lab: Lab, ec2: Ec2):
-    lab.region.add_fault(Fault("AttachVolume", FaultKind.THROTTLE, times=2))
-    ec2.attach(VOLUME, A, "/dev/sdf")
-    assert (lab.truth()[1], ec2.requests["AttachVolume"], ec2.throttled) == (A, 3, 2)
+def test_throttling_of_a_look_is_waited_out(lab: Lab, ec2: Ec2):
+    lab.region.add_fault(Fault("DescribeVolumes", FaultKind.THROTTLE, times=2))
+    ec2.describe_volumes([VOLUME])
+    assert (ec2.requests["DescribeVolumes"], ec2.throttled) == (3, 2)

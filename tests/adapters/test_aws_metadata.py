@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import socket
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from awsha.aws.metadata import Metadata, MetadataError, MetadataKind
 from tests.adapters.aws_fakes import DROP, HANG, Scripted, closed_port, scripted_server
@@ -152,3 +158,59 @@ def test_disabled_means_no_traffic(server: Scripted):
 def test_the_default_is_the_link_local_address():
     assert Metadata({}).endpoint == "http://169.254.169.254"
     assert Metadata({"AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE": "IPv6"}).endpoint == "http://[fd00:ec2::254]"
+
+
+@contextmanager
+def saying(answers: list[bytes]) -> Iterator[str]:
+    """A server that answers each request with the next of `answers` (the last one for ever), whatever was asked."""
+    left = list(answers)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    connection, _ = server.accept()
+                    with connection, contextlib.suppress(OSError):
+                        connection.settimeout(1.0)
+                        while connection.recv(65536):
+                            connection.sendall(left.pop(0) if len(left) > 1 else left[0])
+                            connection.shutdown(socket.SHUT_WR)
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+        server.shutdown(socket.SHUT_RDWR)
+        thread.join(5)
+
+
+NUMBERS = st.integers(-1, 2**70) | st.sampled_from(["", "x", "0x10", "9" * 5000])
+HEADERS = st.sampled_from(["Content-Length", "Transfer-Encoding", "Connection", "X", "\x00", ""])
+VALUES = st.sampled_from(["chunked", "close", "keep-alive", "gzip", ""]) | NUMBERS.map(str) | st.text(max_size=20)
+BODIES = st.sampled_from(
+    ["token", "{}", "[]", "null", '{"instanceId": 7, "region": null}', "9" * 300_000, "10.0.0.10\n1"]
+)
+
+
+@st.composite
+def answers(draw: st.DrawFn) -> bytes:
+    """HTTP, or nearly."""
+    status = draw(st.sampled_from(["200", "204", "100", "301", "401", "404", "500", "99999", "-1", ""]))
+    version = draw(st.sampled_from(["HTTP/1.1", "HTTP/1.0", "HTTP/9", "ICY", ""]))
+    headers = draw(st.lists(st.tuples(HEADERS, VALUES), max_size=4))
+    body = draw(BODIES | st.text(max_size=200))
+    text = f"{version} {status} \r\n" + "".join(f"{name}: {value}\r\n" for name, value in headers) + f"\r\n{body}"
+    return draw(st.just(text.encode("utf-8", "replace")) | st.binary(min_size=1, max_size=200))
+
+
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+@given(said=st.lists(answers(), min_size=1, max_size=3), good_token=st.booleans())
+def test_whatever_answers_there_is_a_fact_or_a_typed_error(said: list[bytes], good_token: bool):
+    token = b"HTTP/1.1 200 OK\r\nContent-Length: 7\r\nConnection: close\r\n\r\ntoken-1"
+    with saying([token, *said] if good_token else said) as url:
+        asked = Metadata({"AWS_EC2_METADATA_SERVICE_ENDPOINT": url}, read_timeout_s=0.2)
+        questions: list[Callable[[], object]] = [asked.instance_id, asked.macs]
+        questions += [lambda: asked.local_ipv4s(MAC), lambda: asked.eni_id(MAC)]
+        for question in questions:
+            with contextlib.suppress(MetadataError):
+                assert question() is not None
+        asked.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -126,6 +126,36 @@ def test_case_29_throttling_is_tried_again_under_the_deadline(server: Scripted, 
     server.script.extend([THROTTLED] * 3)
     assert ec2.describe_volumes(["vol-1"]) == {}
     assert (ec2.throttled, ec2.requests["DescribeVolumes"]) == (3, 4)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda ec2: ec2.attach("vol-1", "i-1", "/dev/sdf"),
+        lambda ec2: ec2.detach("vol-1", "i-1", force=True),
+        lambda ec2: ec2.stop_instance("i-1"),
+        lambda ec2: ec2.assign("eni-1", ["10.0.0.100"]),
+        lambda ec2: ec2.unassign("eni-1", ["10.0.0.100"]),
+        lambda ec2: ec2.tag_releasing("vol-1", "a", 1.0),
+        lambda ec2: ec2.clear_releasing("vol-1"),
+    ],
+    ids=["attach", "detach", "stop", "assign", "unassign", "tag", "untag"],
+)
+def test_case_29_a_change_that_is_throttled_needs_a_new_second_look_before_it_is_tried_again(
+    server: Scripted, ec2: Ec2, change: Callable[[Ec2], object]
+):
+    """Behind a guard it would take effect when the node is no longer master (found by the simulation)."""
+    server.otherwise = THROTTLED
+    with pytest.raises(Ec2Error) as caught:
+        change(ec2)
+    assert (caught.value.kind, len(server.requests)) == (Kind.THROTTLED, 1)
+
+
+def test_what_an_operator_waits_for_is_tried_again(server: Scripted, ec2: Ec2):
+    server.script.extend([THROTTLED] * 2)
+    server.otherwise = (400, refusal("IncorrectState"))
+    assert ec2.detach("vol-1", "i-1", force=True, persist=True) is None
+    assert len(server.requests) == 3
 
 
 def test_throttling_ends_at_the_deadline(server: Scripted, ec2: Ec2):

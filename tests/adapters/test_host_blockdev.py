@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
 import time
 
 import pytest
 
+from awsha.agent.observe import Observer
+from awsha.aws.ec2 import Ec2
+from awsha.aws.metadata import Metadata
 from awsha.core.model import Device, Unknown
+from awsha.core.policy import Group, Volume
 from awsha.host import blockdev
+from tests.core.situations import ME
 
 VOLUME = "vol-0123456789abcdef0"
 SERIAL = "vol0123456789abcdef0"
@@ -157,5 +164,52 @@ def test_a_device_that_cannot_be_read_is_not_taken_for_an_empty_one(sandbox, tmp
             found = blockdev.filesystem(path, 5)
             assert isinstance(found, Unknown)
             assert "dos" in found.reason
+
+    sandbox(inside)
+
+
+def test_a_file_system_tells_that_it_was_cut_off_in_use(sandbox, tmp_path):
+    def inside() -> None:
+        image, copy, place = sandbox.image(tmp_path / "image"), tmp_path / "copy", tmp_path / "place"
+        place.mkdir()
+        with sandbox.loop(image) as (path, _):
+            assert not blockdev.unclean(path, "ext4", 5), "fresh"
+            subprocess.run(["mount", path, place], check=True)
+            (place / "file").write_text("something")
+            os.sync()
+            shutil.copy(image, copy)  # what a forced detach leaves
+            subprocess.run(["umount", place], check=True)
+            assert not blockdev.unclean(path, "ext4", 5), "after an unmount"
+        with sandbox.loop(copy) as (path, _):
+            assert blockdev.unclean(path, "ext4", 5)
+            subprocess.run(["e2fsck", "-p", path], check=False, capture_output=True)
+            assert not blockdev.unclean(path, "ext4", 5), "after its check"
+            assert not blockdev.unclean(path, "xfs", 5), "its mount replays the log"
+        with copy.open("r+b") as file:
+            file.write(bytes(8192))
+        with sandbox.loop(copy) as (path, _):
+            assert blockdev.unclean(path, "ext4", 5), "what can't be told is checked"
+
+    sandbox(inside)
+
+
+def test_what_was_read_of_a_device_is_read_again_when_a_volume_is_attached(sandbox, tmp_path):
+    """The same name and number come back, and the peer has left the file system in another state."""
+
+    def inside() -> None:
+        image = sandbox.image(tmp_path / "image")
+        with sandbox.loop(image) as (_, number):
+            sandbox.own_devices()
+            sandbox.attach("nvme1n1", "vol0000000000000000a", number)
+            volume = Volume(mount="/srv/data", id="vol-0000000000000000a")
+            observer = Observer(Group("data", 51, (), volumes=(volume,)), ME, Ec2("eu-west-1"), Metadata({}))
+            device = observer.disks()[volume.id or ""].device
+            assert isinstance(device, Device)
+            assert (device.fstype, device.unclean) == ("ext4", False)
+            subprocess.run(["debugfs", "-w", "-R", "ssv state 2", "/dev/nvme1n1"], check=True, capture_output=True)
+            observer.attached(volume.id or "", "/dev/sdf")
+            device = observer.disks()[volume.id or ""].device
+            assert isinstance(device, Device)
+            assert device.unclean
 
     sandbox(inside)

@@ -376,3 +376,16 @@ def test_a_converge_that_cannot_be_started_is_said_and_the_role_is_kept(run: Pat
     assert notify.main(["master", GROUP]) == 0, "recorded: the exit code says no more"
     assert list(intents(run).values()) == ["master"]
     assert "converge" in capfd.readouterr().err
+
+
+def test_the_configuration_may_be_named_in_front(run: Path, tmp_path: Path):
+    """As with every other command: `awsha --config FILE notify …`, with a group that only this file knows."""
+    file = tmp_path / "other.toml"
+    file.write_text('[[group]]\nname = "elsewhere"\nvirtual_router_id = 9\n')
+    environment = {**os.environ, "AWSHA_RUN_DIR": str(run), "AWSHA_CONFIG": str(tmp_path / "none.toml")}
+    argv = [sys.executable, "-m", "awsha", "--config", str(file), "notify", "stop"]
+    for group, code in (("elsewhere", 0), ("nowhere", 1)):
+        told = subprocess.run(
+            [*argv, group], env=environment, capture_output=True, text=True, check=False, timeout=20, cwd="/"
+        )
+        assert (told.returncode, "nowhere" in told.stderr) == (code, bool(code)), told.stderr

@@ -313,6 +313,9 @@ def test_syntax_errors_have_a_line() -> None:
     for text in ("x = " + "[" * 100_000, "x = " + "9" * 5000, "x = 2020-99-99", "\x00"):
         (found,) = problems(text)
         assert "not TOML" in found.reason
+    for text in ('region = "a"\nregion = "b"', "[metrics]\n[metrics]"):
+        (found,) = problems(text)
+        assert "twice" in found.hint
 
 
 def test_unreadable_files(tmp_path: Path) -> None:

@@ -228,7 +228,7 @@ def test_waiting_is_counted_without_a_break():
 
 def test_the_polling_schedule():
     assert look_delay(0) == 0.8
-    assert [look_delay(w) for w in (0.9, 4.9, 5.0, 14.9, 15.0, 100.0)] == [0.25, 0.25, 0.5, 0.5, 1.0, 1.0]
+    assert [look_delay(w) for w in (0.9, 4.9, 5.0, 14.9, 15.0, 100.0)] == [0.15, 0.15, 0.5, 0.5, 1.0, 1.0]
 
 
 def test_a_step_is_not_repeated_while_the_look_after_it_is_under_way():
@@ -280,3 +280,14 @@ def test_a_group_without_an_application_unmounts_without_asking_for_one():
     bench.turn()
     turn = bench.tell(cloud=cloud(volume((A, "attached")), "a"), disk=MOUNTED, vips=frozenset())
     assert any(isinstance(step, Unmount) for step in bench.loop.running), turn.plan
+
+
+def test_a_device_that_comes_by_somebody_elses_doing_makes_the_loop_ask_ec2():
+    """A standby to which the volume is attached by hand must not wait for the look of every minute."""
+    bench = Bench(Role.BACKUP)
+    bench.tell(cloud=cloud(volume()), disk=ABSENT, vips=frozenset(), app=ApplicationState.STOPPED)
+    assert bench.last.plan.done
+    assert Scope.CLOUD not in bench.turn(3.0).read
+    assert Scope.CLOUD in bench.tell(disk=PRESENT).read
+    turn = bench.tell(cloud=cloud(volume((A, "attached"))))
+    assert [type(step) for step in turn.start] == [Detach], "what a standby has is given back"

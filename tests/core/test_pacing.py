@@ -8,6 +8,8 @@ from awsha.core.pacing import (
     APPLICATION_STEADY_S,
     APPLICATION_WAITS_S,
     FIRST_LOOK_S,
+    LOCAL_BLOCKED_S,
+    LOCAL_LOOK_S,
     NEAR_LOOK_S,
     NEAR_S,
     SETTLE_S,
@@ -42,7 +44,7 @@ def test_ec2_is_looked_at_often_once_the_device_has_moved(waits: Code, moved: st
     assert not device_moved([reason(waits)], before)
     assert cloud_delay([reason(waits)], False, after, NOW) == NEAR_LOOK_S
     assert device_moved([reason(waits)], after)
-    assert cloud_delay([reason(waits)], False, late, NOW) == 0.25, "not for ever"
+    assert cloud_delay([reason(waits)], False, late, NOW) == 0.15, "not for ever"
 
 
 def test_another_volumes_device_says_nothing() -> None:
@@ -55,7 +57,7 @@ def test_a_call_that_ec2_took_is_polled_by_the_time_since_then() -> None:
         return cloud_delay([reason(Code.SETTLING, NOW - seconds_ago + SETTLE_S)], False, Memory(), NOW)
 
     assert delay(0.3) == pytest.approx(0.5)
-    assert delay(1.0) == delay(4.0) == 0.25
+    assert delay(1.0) == delay(4.0) == 0.15
 
 
 def test_steady() -> None:
@@ -65,3 +67,11 @@ def test_steady() -> None:
 def test_the_application_is_asked_more_often_while_it_waits() -> None:
     assert local_delay(Scope.APPLICATION, []) == APPLICATION_STEADY_S
     assert local_delay(Scope.APPLICATION, [Reason(Code.APPLICATION_WAITS, "application", "")]) == APPLICATION_WAITS_S
+
+
+def test_what_only_a_person_can_end_is_looked_at_calmly() -> None:
+    disks = frozenset({Scope.DISKS})
+    blocked = Reason(Code.OPEN_FILES, VOLUME, "", blocked=True, watch=disks)
+    waiting = Reason(Code.OPEN_FILES, VOLUME, "", watch=disks)
+    assert local_delay(Scope.DISKS, [blocked]) == LOCAL_BLOCKED_S
+    assert local_delay(Scope.DISKS, [blocked, waiting]) == LOCAL_LOOK_S

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from awsha.core.health import Verdict, verdict
 from awsha.core.model import (
     ApplicationState,
     CloudFacts,
@@ -140,6 +141,19 @@ def test_the_application_does_not_wait_for_ec2s_view_of_the_vip():
     ]
 
 
+def test_a_master_whose_address_ec2_never_delivers_does_not_serve_and_gives_way_in_the_end():
+    """Everything runs, and no client reaches it: AssignPrivateIpAddresses is refused (a quota of this instance)."""
+    s = serving(cloud=cloud(volume((A, "attached"))))
+    s = after(s, AssignAddresses((VIP,)), ok=False, ago=1, text="PrivateIpAddressLimitExceeded")
+    assert not plan(s).ready
+    early, late = (since(s, waited, (Code.NOT_READY, s.group.name)) for waited in (179, 181))
+    assert verdict(early, plan(early), Verdict(True)).ok
+    assert not verdict(late, plan(late), Verdict(True)).ok
+    contested = policy(replace(s, memory=replace(s.memory, had_vips=True)), volumes=())
+    contested = replace(contested, cloud=cloud(None, "b"))
+    assert plan(contested).ready, "two masters without a volume: to give way would make them take turns"
+
+
 def test_a_goal_that_is_reached_plans_nothing():
     decided = plan(serving())
     assert (decided.steps, decided.reasons, decided.done, decided.ready) == ((), (), True, True)
@@ -243,6 +257,15 @@ def test_fsck_after_a_take_by_force_then_mount():
     check = only(s, Check)
     assert kinds(s) == ["Check"]
     assert kinds(after(s, check)) == ["MountVolume"]
+    assert kinds(policy(s, volumes=(replace(GROUP.volumes[0], fsck=Fsck.NEVER),))) == ["MountVolume"]
+
+
+def test_fsck_of_what_was_cut_off_in_use_whoever_did_it():
+    """The taker crashed before its mount, or it was another node: no mark of this one says so."""
+    cut = DiskFacts(replace(DEVICE, unclean=True), None)
+    s = situation(cloud=cloud(volume((A, "attached")), "a"), host=host(cut))
+    assert kinds(s) == ["Check"]
+    assert kinds(after(s, Check(VOL, DEVICE.path, DEVICE.number, "ext4"))) == ["MountVolume"]
     assert kinds(policy(s, volumes=(replace(GROUP.volumes[0], fsck=Fsck.NEVER),))) == ["MountVolume"]
 
 
@@ -560,7 +583,7 @@ FENCED = frozenset({"fenced"})
 def test_a_fenced_node_stops_and_unmounts_lazily_if_it_must():
     s = situation(cloud=cloud(volume((B, "attached")), "b"), host=host(STALE, marks=FENCED))
     assert only(s, Unmount) == Unmount(VOL, (MOUNT,), lazy=False)
-    tried = after(s, Unmount(VOL, (MOUNT,)), ago=10, ok=False, failure=Failure.BUSY)
+    tried = after(s, Unmount(VOL, (MOUNT,)), ago=10, ok=False, failure=Failure.OTHER)
     assert only(tried, Unmount).lazy
 
 

@@ -258,7 +258,7 @@ class Cloud:
             outcome = call.act(node.ec2)
         except Ec2Error as error:
             if error.kind is Kind.THROTTLED and world.now + call.pause_s < call.deadline:
-                # awsha.aws.call backs off and tries again, behind the guard
+                # only where a test says so: awsha itself does not ask again behind its guard
                 node.after(call.pause_s * (0.5 + 0.5 * world.chance()), self.send, call)
                 call.pause_s = min(2 * call.pause_s, 2.0)
                 return
@@ -282,7 +282,7 @@ class DirectCaller:
     def __init__(self, node: Node) -> None:
         self._node = node
 
-    def call(self, action: str, params: dict[str, Any], timeout_s: float) -> dict[str, Any]:
+    def call(self, action: str, params: dict[str, Any], timeout_s: float, *, once: bool = False) -> dict[str, Any]:
         """One request that has arrived. Raises awsha.aws.errors.Ec2Error."""
         node = self._node
         cloud = node.world.cloud
@@ -295,7 +295,7 @@ class DirectCaller:
                     if fault.kind != "error_after":
                         raise Ec2Error(action, code, "asked for by the simulation")
                     after = code
-        del timeout_s
+        del timeout_s, once
         try:
             reply = cloud.do(action, params, node.instance_id)
         except Refusal as refusal:

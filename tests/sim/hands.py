@@ -233,6 +233,7 @@ class Hands:
             if there.volume_id == step.volume_id and there.device.present:
                 return Outcome(True, "was mounted already")
             raise Refused(f"something is mounted at {step.target}", busy=True)
+        node.world.watch.mounting(node, step)
         kernel.mount(step.device, step.target, node.world.now)
         node.disks_changed()
         node.world.watch.mounted(node, step)
@@ -242,6 +243,7 @@ class Hands:
         if self.agent.node.world.wiring.serial_check:
             self._same_device(step)
         self.agent.node.remove_mark(forced_mark(step.volume_id))
+        self.agent.node.kernel.disks[step.volume_id].unclean = False
         self.agent.node.world.watch.checked(self.agent.node, step.volume_id)
         return Outcome(True)
 

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 UNSEEN_S = 4.0  # somebody who came so lately may not be seen yet: views lag by up to 3 s
 NOBODY_CAME_S = 5.0  # a volume that was taken by force is attached by its taker sooner than this
 UNNOTICED_S = 2.0  # vrrp_grace_s, and some time to turn
-OVERTAKEN_S = 0.9  # up to 0.4 s from the second look to the act, and 0.4 s of tries against throttling; freezes aside
+OVERTAKEN_S = 0.5  # up to 0.4 s from the second look to the act; freezes aside
 HELD_LATELY_S = 9.0  # facts permit a step for 5 s, and views lag by up to 3 s
 TAKES = (Attach, AssignAddresses, StopInstance, MountVolume, Check, StartApplication)
 CLOUD_OLD_S, LOCAL_OLD_S = 5.0, 1.5  # facts that are older permit nothing
@@ -172,6 +172,14 @@ class Watch:
     def checked(self, node: Node, volume_id: str) -> None:
         """fsck has run."""
         self._forced.pop((node.name, volume_id), None)
+
+    def mounting(self, node: Node, step: MountVolume) -> None:
+        """A mount is about to be made: of what was cut off in use only after a check, whoever cut it off."""
+        volume = next(v for v in self.world.shape.group.volumes if v.id == step.volume_id)
+        device = node.kernel.devices.get(step.volume_id)
+        mounted = any(s.device is device for s in node.kernel.superblocks)
+        if volume.fsck is not Fsck.NEVER and self.world.disks[step.volume_id].unclean and not mounted:
+            raise Violation("unchecked", f"{node.name} mounts {step.volume_id}, cut off in use, without a check")
 
     def mounted(self, node: Node, step: MountVolume) -> None:
         """A mount has been made."""

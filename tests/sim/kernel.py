@@ -24,22 +24,24 @@ class Refused(Exception):
 
 
 class Disk:
-    """What is on a volume: the records that reached it. It outlives every kernel."""
+    """What is on a volume: the records that reached it, and whether it was cut off in use. It outlives every kernel."""
 
-    __slots__ = ("records", "volume_id")
+    __slots__ = ("records", "unclean", "volume_id")
 
     def __init__(self, volume_id: str) -> None:
         self.volume_id = volume_id
         self.records: set[int] = set()
+        self.unclean = False
 
 
 class BlockDevice:
     """A device as sysfs shows it. `path` and `number` are given out again once nothing uses them."""
 
-    __slots__ = ("index", "number", "path", "present", "visible", "volume_id")
+    __slots__ = ("index", "number", "path", "present", "unclean", "visible", "volume_id")
 
-    def __init__(self, volume_id: str, index: int) -> None:
+    def __init__(self, volume_id: str, index: int, unclean: bool) -> None:
         self.volume_id = volume_id
+        self.unclean = unclean  # as its superblock says when it comes: read once (agent/observe.py)
         self.index = index
         self.path = f"/dev/nvme{index}n1"
         self.number = f"259:{index}"
@@ -114,7 +116,8 @@ class Kernel:
     def plug(self, volume_id: str, visible: bool = True) -> BlockDevice:
         """A device appears under the lowest free name; a stale mount keeps its own from being given out again."""
         used = {d.index for d in self.devices.values()} | {s.device.index for s in self.superblocks if s.alive}
-        device = BlockDevice(volume_id, next(i for i in range(1, 99) if i not in used))
+        index = next(i for i in range(1, 99) if i not in used)
+        device = BlockDevice(volume_id, index, self.disks[volume_id].unclean)
         device.visible = visible
         self.devices[volume_id] = device
         self.touch()
@@ -160,6 +163,7 @@ class Kernel:
         if superblock is None:
             superblock = Superblock(device, now)
             self.superblocks.append(superblock)
+            self.disks[device.volume_id].unclean = True
         superblock.targets.append(target)
         self.touch()
         return superblock
@@ -186,6 +190,7 @@ class Kernel:
         """The end of an unmount: the page cache has reached the disk, if there is one."""
         if superblock.device.present:
             self.disks[superblock.volume_id].records.update(superblock.dirty)
+            self.disks[superblock.volume_id].unclean = False
         superblock.dirty = []
         superblock.flushing = False
         self.touch()
@@ -243,7 +248,7 @@ class Kernel:
         if self.unscannable:
             device = UNSCANNED
         elif found is not None and found.visible:
-            device = Device(found.path, found.number, "ext4")
+            device = Device(found.path, found.number, "ext4", found.unclean)
         if self.unreadable:
             return DiskFacts(device, UNREADABLE)
         top = self.at(target)

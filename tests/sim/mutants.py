@@ -136,7 +136,14 @@ def _one_attachment(s: Situation) -> Situation:
 
 def _never_checked(s: Situation) -> Situation:
     marks = frozenset(m for m in s.host.marks if not m.startswith("forced:"))
-    return replace(s, host=replace(s.host, marks=marks))
+    return _as_clean(replace(s, host=replace(s.host, marks=marks)))
+
+
+def _as_clean(s: Situation) -> Situation:
+    def clean(disk: DiskFacts) -> DiskFacts:
+        return replace(disk, device=replace(disk.device, unclean=False)) if isinstance(disk.device, Device) else disk
+
+    return _disks(s, clean)
 
 
 def _any_disk(s: Situation) -> Situation:
@@ -295,6 +302,7 @@ ALL = (
            ("two-writers", "guess")),
     Mutant("unchecked", "mounts a volume that it took by force without a check", _seeing(_never_checked),
            ("unchecked",)),
+    Mutant("unclean", "checks only what it took by force itself", _seeing(_as_clean), ("unchecked",)),
     Mutant("application-first", "starts the application before its file system is there", _spoiling(_application_first),
            ("bare-application", "lost")),
     Mutant("many-hands", "starts a second step on a resource", Wiring(loop=ManyHands), ("two-steps",)),

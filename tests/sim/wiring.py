@@ -23,7 +23,7 @@ class Wiring:
 
     lock: one process a group on a node. serial_check: mount and fsck read the serial again.
     rescan: holders are looked for once more just before a signal. retry_s: a call that EC2 throttles is tried again
-    for so long behind its second look; then the loop decides again.
+    for so long behind its second look (never, in awsha: the loop decides again).
     """
 
     loop: Callable[[Group, Self], Loop] = Loop
@@ -32,7 +32,7 @@ class Wiring:
     lock: bool = True
     serial_check: bool = True
     rescan: bool = True
-    retry_s: float = 0.4
+    retry_s: float = 0.0
 
 
 REAL = Wiring()

@@ -73,7 +73,7 @@ def built() -> Path:
         return place
     if shutil.which((sysconfig.get_config_var("CC") or "cc").split()[0]) is None:
         raise CannotBuild("there is no C compiler")
-    print("tests.sim: compiling (about a minute, once)", file=sys.stderr)
+    sys.stderr.write("tests.sim: compiling, which takes a minute or two, once\n")
     work = BUILDS / f"{place.name}.{os.getpid()}"
     shutil.rmtree(work, ignore_errors=True)
     try:
@@ -114,8 +114,10 @@ def _compile(work: Path) -> None:
     """mypyc and the C compiler, in a process of their own. Raises CannotBuild with the end of what they said."""
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     try:
-        done = subprocess.run([sys.executable, "-P", "-m", "tests.sim.native.build"], cwd=work, env=env, timeout=TIMEOUT_S,
-                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)  # fmt: skip
+        done = subprocess.run(
+            [sys.executable, "-P", "-m", "tests.sim.native.build"], cwd=work, env=env, timeout=TIMEOUT_S,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
+        )  # fmt: skip
     except subprocess.TimeoutExpired as error:
         raise CannotBuild(f"it was not built within {TIMEOUT_S:g} s") from error
     (work / "build.log").write_text(done.stdout)

@@ -122,8 +122,13 @@ def _same(name: str, fields: list[Field], options: dict[str, bool]) -> list[str]
         return []
     tests = [f"self.{f.name} == other.{f.name}" if f.annotation in PLAIN
              else f"(self.{f.name} is other.{f.name} or self.{f.name} == other.{f.name})" for f in fields]  # fmt: skip
-    lines = ["if self is other:", "    return True", f"if not isinstance(other, {name}) or type(other) is not type(self):",
-             "    return False", f"return {' and '.join(tests) or 'True'}"]  # fmt: skip
+    lines = [
+        "if self is other:",
+        "    return True",
+        f"if not isinstance(other, {name}) or type(other) is not type(self):",
+        "    return False",
+        f"return {' and '.join(tests) or 'True'}",
+    ]
     methods = [_method("__eq__", ["self", "other: object"], "bool", lines)]
     if options["frozen"]:
         values = "".join(f"self.{field.name}, " for field in fields)
