@@ -5,10 +5,11 @@ from __future__ import annotations
 from awsha.core.steps import SCOPES, Scope
 
 
-class _Fact:
+class Fact:
     """One kind of fact: where in the order its last change, question and answer stand. `asked` 0: no read is under way.
 
-    `superseded`: an answer to a question asked before is worth nothing. `read_at`: when what is known was asked for.
+    `superseded`: an answer to a question asked before is worth nothing. `read_at`: when what is known was asked for, in
+    boottime seconds; minus infinity: never.
     """
 
     __slots__ = ("answered", "asked", "asked_at", "changed", "read_at", "superseded")
@@ -21,13 +22,18 @@ class _Fact:
         self.asked_at = 0.0
         self.read_at = float("-inf")
 
+    @property
+    def stale(self) -> bool:
+        """Whether something changed since the last answer was asked for."""
+        return self.answered < self.changed
+
 
 class Freshness:
     """Keeps the order of changes, questions and answers, per kind of fact. Order, not time: two can share a moment."""
 
     def __init__(self) -> None:
         self._order = 0
-        self._facts = {scope: _Fact() for scope in SCOPES}
+        self._facts = {scope: Fact() for scope in SCOPES}
 
     def changed(self, *scopes: Scope) -> None:
         """These facts may be different now: they are to be read (again)."""
@@ -58,19 +64,11 @@ class Freshness:
         fact.read_at = asked_at
         return True
 
-    def stale(self, scope: Scope) -> bool:
-        """Whether something changed since the last answer was asked for."""
-        fact = self._facts[scope]
-        return fact.answered < fact.changed
-
-    def in_flight(self, scope: Scope) -> bool:
-        """Whether a read is under way."""
-        return self._facts[scope].asked > 0
+    def of(self, scope: Scope) -> Fact:
+        """How one kind of fact stands."""
+        return self._facts[scope]
 
     def permits(self, scope: Scope, now: float, limit_s: float) -> bool:
         """Whether a step may rely on these facts: not changed since, and not older than `limit_s`."""
-        return not self.stale(scope) and now - self._facts[scope].read_at <= limit_s
-
-    def read_at(self, scope: Scope) -> float:
-        """When (boottime seconds) the newest answer was asked for; minus infinity: never."""
-        return self._facts[scope].read_at
+        fact = self._facts[scope]
+        return not fact.stale and now - fact.read_at <= limit_s

@@ -116,7 +116,7 @@ class Loop:
                 here = addresses.on_eni(self.situation(now, 0.0, Ambient()))
                 if isinstance(here, frozenset) and here:
                     self.memory = replace(self.memory, had_vips=True)
-        elif scope is Scope.DISKS and isinstance(value, dict | Mapping):  # dict first: an ABC is asked slowly
+        elif scope is Scope.DISKS and isinstance(value, dict):
             known = {} if value is self.disks else self.disks
             if known and self._first_look is None and _present(known) != _present(value):
                 self._freshness.changed(Scope.CLOUD)  # a device has come or gone, perhaps by somebody else's doing
@@ -229,7 +229,8 @@ class Loop:
                 continue  # never read
             if not self._freshness.permits(scope, now, FRESH_S if scope is Scope.CLOUD else LOCAL_FRESH_S):
                 permitted = False
-                if not self._freshness.in_flight(scope) and not self._freshness.stale(scope):
+                fact = self._freshness.of(scope)
+                if not fact.asked and not fact.stale:
                     self._freshness.changed(scope)
         return permitted
 
@@ -252,14 +253,14 @@ class Loop:
 
     def _next_read(self, scope: Scope, decided: Plan, now: float) -> float | None:
         """When a kind of fact is to be read next; None: a read is under way, or there is nothing to read."""
-        if self._freshness.in_flight(scope) or (scope is Scope.APPLICATION and self.group.application is None):
+        fact = self._freshness.of(scope)
+        if fact.asked or (scope is Scope.APPLICATION and self.group.application is None):
             return None
-        if self._freshness.stale(scope):
+        if fact.stale:
             return now
-        last = self._freshness.read_at(scope)
         if scope is not Scope.CLOUD:
-            return last + local_delay(scope, decided.reasons)
-        at = last + cloud_delay(decided.reasons, decided.done, self.memory, now)
+            return fact.read_at + local_delay(scope, decided.reasons)
+        at = fact.read_at + cloud_delay(decided.reasons, decided.done, self.memory, now)
         if self._first_look is not None and not device_moved(decided.reasons, self.memory):
             at = max(at, self._first_look)
         if at <= now:

@@ -103,11 +103,15 @@ class _Members(ast.NodeTransformer):
         self.used: set[tuple[str, str]] = set()
 
     def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST:
-        node.body = [self.visit(part) if isinstance(part, ast.FunctionDef) else part for part in node.body]
+        node.body = [
+            self.visit(part) if isinstance(part, ast.FunctionDef | ast.AnnAssign) else part for part in node.body
+        ]
         return node
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
         node.body = [self.visit(statement) for statement in node.body]
+        node.args = self.visit(node.args)
+        node.returns = node.returns and self.visit(node.returns)
         return node
 
     def visit_Call(self, node: ast.Call) -> ast.AST:
@@ -116,8 +120,17 @@ class _Members(ast.NodeTransformer):
             asked = node.args[1]
             if isinstance(asked, ast.Name) and asked.id in self.kinds:
                 node.args[1] = self.kinds[asked.id]
+            elif isinstance(asked, ast.Name) and asked.id == "Mapping":
+                asked.id = "dict"
             elif isinstance(asked, ast.BinOp):
                 node.args[1] = ast.Tuple(_alternatives(asked), ast.Load())
+        return node
+
+    def visit_Subscript(self, node: ast.Subscript) -> ast.AST:
+        """Mapping[K, V] is a dict whenever the simulation runs, and is looked into faster under that name."""
+        self.generic_visit(node)
+        if isinstance(node.value, ast.Name) and node.value.id == "Mapping":
+            node.value.id = "dict"
         return node
 
     def visit_MatchValue(self, node: ast.MatchValue) -> ast.AST:

@@ -151,7 +151,7 @@ def _replaced(name: str, fields: list[Field]) -> list[str]:
     if not fields or not all(field.init for field in fields):
         return []
     arguments = ["self", "*", *(f"{f.name}: object = ..." for f in fields)]
-    values = ", ".join(f"self.{f.name} if {f.name} is ... else cast('{f.annotation}', {f.name})" for f in fields)
+    values = ", ".join(f"self.{f.name} if {f.name} is ... else cast({f.annotation}, {f.name})" for f in fields)
     return [_method("replaced", arguments, f"'{name}'", [f"return {name}({values})"])]
 
 
