@@ -87,7 +87,7 @@ def _rested(world: World, node: Node, heard: dict[str, Heard]) -> None:
     agent.heard = heard
     node.lock = agent
     agent.health = True
-    _take_over(agent.loop, _template(world.shape, node, world))
+    take_over(agent.loop, _template(world.shape, node, world))
     agent.loop.intent = node.newest()
     agent.facts_at = dict.fromkeys(SCOPES, node.time())
     agent.quiet = True
@@ -95,7 +95,7 @@ def _rested(world: World, node: Node, heard: dict[str, Heard]) -> None:
         node.after(4.0 * world.chance(), agent.poke)
 
 
-def _take_over(mine: Loop, known: Loop) -> None:
+def take_over(mine: Loop, known: Loop) -> None:
     """All that one loop has come to know, to another one (test_sim.py: nothing is missing)."""
     mine.cloud, mine.disks, mine.vips, mine.application = known.cloud, known.disks, known.vips, known.application
     mine.memory, mine.verdict = known.memory, known.verdict
