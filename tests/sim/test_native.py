@@ -8,11 +8,12 @@ import shutil
 import subprocess
 import sys
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.sim.native import constants
+from tests.sim.native import build, constants
 from tests.sim.native.build import ROOT, CannotBuild, fingerprint, sources
 from tests.sim.native.unroll import CannotUnroll, unroll
 
@@ -109,6 +110,14 @@ def test_a_changed_source_has_another_build():
     before = fingerprint(found)
     assert fingerprint(found) == before
     assert fingerprint({**found, "awsha.core.loop": found["awsha.core.plan"]}) != before
+
+
+def test_without_a_compiler_there_is_no_build(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setattr(build, "BUILDS", tmp_path)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(CannotBuild, match="no C compiler"):
+        build.built()
+    assert list(tmp_path.iterdir()) == []
 
 
 @dataclass(frozen=True)

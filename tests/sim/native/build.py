@@ -80,7 +80,7 @@ def built() -> Path:
         _write(work, found)
         _compile(work)
         for old in BUILDS.iterdir():
-            if old != work:
+            if "." not in old.name:  # not what somebody else is building
                 shutil.rmtree(old, ignore_errors=True)
         work.rename(place)
     except OSError as error:
@@ -111,7 +111,7 @@ def _write(work: Path, found: dict[str, Path]) -> None:
 
 
 def _compile(work: Path) -> None:
-    """mypyc and the C compiler, in a process of their own. Raises CannotBuild with the end of what they said."""
+    """mypyc and the C compiler, in a process of their own. Raises CannotBuild; what they said is in build.log."""
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     try:
         done = subprocess.run(
@@ -120,9 +120,9 @@ def _compile(work: Path) -> None:
         )  # fmt: skip
     except subprocess.TimeoutExpired as error:
         raise CannotBuild(f"it was not built within {TIMEOUT_S:g} s") from error
-    (work / "build.log").write_text(done.stdout)
+    (BUILDS / "build.log").write_text(done.stdout)
     if done.returncode:
-        raise CannotBuild(done.stdout[-2000:])
+        raise CannotBuild(f"it does not compile, see {BUILDS / 'build.log'}")
     shutil.rmtree(work / "build", ignore_errors=True)
 
 
