@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from awsha.agent import intent as intents
 from awsha.agent.execute import Executor
+from awsha.agent.faults import FaultRecord
 from awsha.agent.journal import Journal
 from awsha.core.loop import Ambient, Loop, Turn
 from awsha.core.model import Intent, Self
@@ -54,6 +55,7 @@ class Converger:
         self.journal = journal
         self.last: Turn | None = None
         self._gone_since = keepalived_gone_since
+        self._faults = FaultRecord(loop.group.name)
         self._events: queue.SimpleQueue[_Read | _Finished | _Poke] = queue.SimpleQueue()
         self._workers = ThreadPoolExecutor(WORKERS, thread_name_prefix=loop.group.name)
 
@@ -79,8 +81,11 @@ class Converger:
             self.journal.intent(self.loop.group.name, intent)
         self.loop.set_intent(intent)
         gone = self._gone_since(intent.keepalived if intent else None)
-        ambient = Ambient(self.hands.hearing.heard(self.loop.group), gone, self.hands.marks.all())
+        faults = self._faults.get()
+        ambient = Ambient(self.hands.hearing.heard(self.loop.group), gone, self.hands.marks.all(), faults)
         turn = self.loop.turn(boottime(), time.time(), ambient)
+        if turn.verdict.faults != faults:
+            self._faults.put(turn.verdict.faults)  # before keepalived is told: a crash in between forgets nothing
         for scope in turn.read:
             self._workers.submit(self._read, scope)
         for step in turn.start:

@@ -10,10 +10,11 @@ from typing import Any
 from awsha.agent import ask
 from awsha.agent import intent as intents
 from awsha.agent.assembly import Node
+from awsha.agent.faults import FaultRecord
 from awsha.agent.keepalived import KeepalivedWatch
 from awsha.agent.paths import health_file
 from awsha.agent.report import group_report, severity
-from awsha.core.health import Verdict, verdict
+from awsha.core.health import Verdict, damped, verdict
 from awsha.core.loop import Ambient, Loop
 from awsha.core.model import Heard, Intent, Role
 from awsha.core.plan import plan
@@ -43,8 +44,10 @@ def situation(
         for scope, read in reads.items():
             loop.read(scope, read.result(timeout=SECONDS), boottime())
     gone = KeepalivedWatch().gone_since(intent.keepalived) if intent else None
+    if gone is not None:
+        gone -= group.timeouts.vrrp_grace_s  # nobody knows since when: a single look does not wait for the grace
     heard = hands.hearing.heard(group) | _heard_by((agent or {}).get(group.name, {}))
-    return _assembled(loop, Ambient(heard, gone, hands.marks.all()))
+    return _assembled(loop, Ambient(heard, gone, hands.marks.all(), FaultRecord(group.name).get()))
 
 
 def _heard_by(told: dict[str, Any]) -> dict[str, Heard]:
@@ -75,6 +78,8 @@ def report(node: Node, groups: list[Group]) -> dict[str, Any]:
         decided = plan(s)
         told = group_report(s, decided, _health(group, s, decided))
         of_agent = (agent or {}).get(group.name)
+        if of_agent is not None and not told["health"]["ok"] and not of_agent["health"]["ok"]:
+            told["health"] = of_agent["health"]  # it knows why
         if of_agent is not None and of_agent["converged"] and not decided.done:
             told["running"] = of_agent["running"]  # the agent has yet to see what was seen here just now
         elif of_agent is not None:
@@ -96,5 +101,5 @@ def _health(group: Group, s: Situation, decided: Plan) -> Verdict:
         failed = health_file(group.name).read_text(encoding="ascii").strip() not in ("", "0")
     except (OSError, ValueError):
         failed = False
-    judged = verdict(s, decided, Verdict(True))
+    judged = damped(verdict(s, decided, Verdict(True)), Verdict(not failed), s.host.faults, group, s.now)
     return judged if not failed or not judged.ok else replace(judged, ok=False, text="held out of mastership for now")

@@ -65,10 +65,11 @@ def _run(node: Node, group: Group, converger: Converger, timeout_s: float | None
     code = EX_TEMPFAIL
     for turn in converger.turns():
         write_health(group.name, turn)
-        if turn.plan.done and not converger.loop.running and _heard_enough(node, group, converger):
+        damped = turn.verdict.until is not None  # without an agent nobody else would take the failed verdict back
+        if turn.plan.done and not converger.loop.running and not damped and _heard_enough(node, group, converger):
             code = 0
             break
-        if boottime() > deadline:
+        if boottime() > deadline and (timeout_s is not None or not damped):
             for reason in turn.plan.reasons:
                 converger.journal.say(group.name, f"out of time: {reason.text}")
             break

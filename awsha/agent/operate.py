@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from awsha.agent import ask
 from awsha.agent.assembly import Node
+from awsha.agent.faults import FaultRecord
 from awsha.agent.marks import Marks
 from awsha.core.errors import EX_TEMPFAIL, AwshaError
 from awsha.core.model import AttachmentState, CloudFacts, InstanceState, Unknown
@@ -138,13 +139,15 @@ def pause(group: Group) -> None:
 
 
 def resume(group: Group) -> bool:
-    """End a pause and a release. False when there was neither."""
-    marks = Marks(group.name)
+    """End a pause, a release, and the wait after failures as master. False when there was nothing of these."""
+    marks, record = Marks(group.name), FaultRecord(group.name)
     found = marks.all() & {PAUSED, RELEASED}
     for mark in found:
         marks.remove(mark)
+    failed = record.get() is not None
+    record.put(None)
     ask.ask(f"wake {group.name}")
-    return bool(found)
+    return bool(found) or failed
 
 
 @dataclass(frozen=True)

@@ -34,9 +34,19 @@ def group_report(s: Situation, plan: Plan, verdict: Verdict, running: tuple[Step
         "volumes": [_volume(s, v) for v in s.group.volumes],
         "application": UNKNOWN if isinstance(application, Unknown) else application.value if application else None,
         "fenced": FENCED in s.host.marks,
-        "health": {"ok": verdict.ok, "text": verdict.text},
+        "health": _health(s, verdict),
         "peers": [_peer(s, instance_id, name) for instance_id, name in s.me.peers.items()],
         "keepalived": _keepalived(s),
+    }
+
+
+def _health(s: Situation, verdict: Verdict) -> dict[str, Any]:
+    """What keepalived is told. `failures`: how often in a row it failed as master; `until_s`: seconds still to wait."""
+    return {
+        "ok": verdict.ok,
+        "text": verdict.text,
+        "failures": verdict.faults.times if verdict.faults else 0,
+        "until_s": None if verdict.until is None else round(verdict.until - s.now, 1),
     }
 
 
@@ -54,7 +64,7 @@ def _reason(r: Reason, s: Situation) -> dict[str, Any]:
         "text": r.text,
         "hint": r.hint,
         "for_s": None if since is None else round(s.now - since, 1),
-        "until_s": None if r.until is None else round(max(r.until - s.now, 0.0), 1),
+        "until_s": None if r.until is None or r.until <= s.now else round(r.until - s.now, 1),
     }
 
 

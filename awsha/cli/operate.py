@@ -80,13 +80,15 @@ def pause(config: Path, group: str) -> None:
 @click.argument("group", required=False)
 @click.pass_obj
 def resume(config: Path, group: str | None) -> None:
-    """End a pause or a release of GROUP (default: all) on this node."""
+    """End a pause or a release of GROUP (default: all) on this node, and its wait after failures as master."""
     from awsha.agent import operate
 
     for wanted in _groups(_node(config), group):
         found = operate.resume(wanted)
         click.echo(
-            f"{wanted.name} takes part again" if found else f"{wanted.name} was neither paused nor released here"
+            f"{wanted.name} takes part again"
+            if found
+            else f"{wanted.name} was neither paused nor released here, nor had it failed"
         )
 
 

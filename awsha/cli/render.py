@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from rich.console import Group as Stack
@@ -128,7 +129,7 @@ def _reason(reason: dict[str, Any], colour: str) -> Text:
     if reason.get("for_s"):
         text.append(f"  for {reason['for_s']:.0f} s")
     if reason.get("until_s") is not None:
-        text.append(f", {reason['until_s']:.0f} s to go")
+        text.append(f", {max(1, math.ceil(reason['until_s']))} s to go")
     if reason["hint"]:
         text.append(f"\n→ {reason['hint']}", "bold")
     return text

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from awsha.core.model import ApplicationState, Unknown
 from awsha.core.policy import Application
-from awsha.core.situation import Code, Draft
+from awsha.core.situation import Code, Draft, Situation
 from awsha.core.steps import Scope, StartApplication, StopApplication
 from awsha.core.volumes import mount_of
 
+UP_S = 5.0  # a start program has ended well: its check may need so long to agree
+RAN = (Code.APPLICATION_RAN, "application")
 DOWN = frozenset({ApplicationState.STOPPED, ApplicationState.FAILED})
 
 
@@ -20,6 +22,7 @@ def acquire(draft: Draft, stands: bool) -> bool:
     s, application, state = draft.s, draft.s.group.application, draft.s.host.application
     if application is None:
         return stands
+    left_over = _left_over(draft)
     if not stands:
         if state not in DOWN and not isinstance(state, Unknown):
             return False  # it runs while something below it is being mended: stopping it would only make it worse
@@ -35,6 +38,10 @@ def acquire(draft: Draft, stands: bool) -> bool:
         draft.wait(Code.APPLICATION_STARTING, "application", f"the application is {state}", Scope.APPLICATION)
         return False
     past = s.past(StartApplication, "application")
+    if past is not None and past.ok and not application.unit and _may_come_up(s, past.at):
+        text = "the application was started; its check does not say yet that it runs"
+        draft.wait(Code.APPLICATION_STARTING, "application", text, Scope.APPLICATION, until=past.at + UP_S)
+        return False
     if past is not None and past.runs > application.retries:
         draft.block(
             Code.APPLICATION_FAILED,
@@ -44,8 +51,32 @@ def acquire(draft: Draft, stands: bool) -> bool:
             Scope.APPLICATION,
         )
         return False
-    draft.step(StartApplication())
+    draft.step(StopApplication() if left_over else StartApplication())
     return False
+
+
+def _may_come_up(s: Situation, started_at: float) -> bool:
+    """Whether a program that was started a moment ago, and has not been seen to run since, may be about to."""
+    ran = s.memory.since.get(RAN)
+    return s.now - started_at < UP_S and (ran is None or ran < started_at)
+
+
+def _left_over(draft: Draft) -> bool:
+    """Whether something of an earlier run may be here still, which the `stop` program has not been run for yet.
+
+    systemd ends a unit as a whole before it starts it again. What a check program finds down may hang, or keep the
+    port: `stop` is run once, whatever comes of it, before the next start. A first start in a role needs none.
+    """
+    s, application = draft.s, draft.s.group.application
+    if application is None or application.unit:
+        return False
+    ran, started = s.memory.since.get(RAN), s.past(StartApplication, "application")
+    stopped = s.past(StopApplication, "application")
+    last = max([at for at in (ran, started.at if started else None) if at is not None], default=None)
+    left = last is not None and (stopped is None or stopped.at < last)
+    if s.host.application is ApplicationState.RUNNING or (ran is not None and left):
+        draft.standing(*RAN)
+    return left
 
 
 def _is_gone(draft: Draft) -> bool:

@@ -11,13 +11,14 @@ from dataclasses import dataclass, field, replace
 
 from awsha.core import addresses, fencing
 from awsha.core.freshness import Freshness
-from awsha.core.health import Verdict, verdict
+from awsha.core.health import Verdict, damped, verdict
 from awsha.core.model import (
     UNREAD,
     ApplicationState,
     CloudFacts,
     Device,
     DiskFacts,
+    Faults,
     Heard,
     HostFacts,
     Intent,
@@ -33,10 +34,11 @@ from awsha.core.situation import HolderList, Memory, Past, Plan, Situation
 from awsha.core.steps import SCOPES, ClearReleasing, Detach, ListHolders, Outcome, Scope, Signal, Step
 
 FRESH_S = 5.0  # older facts about EC2 do not permit a step: look first
-RUN_GAP_S = 60.0  # runs of one kind of step closer than this are one series
+RUN_GAP_S = 60.0  # runs of one kind of step are one series until their resource has had so long a rest
 LOCAL_FRESH_S = 1.5
 NEVER = float("inf")
-FAULT_HOLD_S = 10.0  # a failed verdict stands at least this long: keepalived must see it
+CHECK_FRESH_S = 6.5  # a check program may take 5 s, and is the truth of the moment at which it was asked for
+FRESH = {Scope.CLOUD: FRESH_S, Scope.APPLICATION: CHECK_FRESH_S}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,7 @@ class Ambient:
     heard: Mapping[str, Heard] = field(default_factory=dict)
     keepalived_gone_since: float | None = None
     marks: frozenset[str] = frozenset()
+    faults: Faults | None = None  # Turn.verdict.faults of the turn before, kept by the driver
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +86,11 @@ class Loop:
         self.application: ApplicationState | Unknown | None = UNREAD if group.application else None
         self.memory = Memory()
         self.verdict = Verdict(True)
-        self._faulted_at: float | None = None
+        self._judged = Verdict(True)  # before damping
         self._freshness = Freshness()
         self._running: dict[str, Step] = {}
+        self._begun: dict[str, float] = {}  # when the steps under way began, by resource
+        self._rested: dict[str, float] = {}  # when a resource's last rest ended
         self._first_look: float | None = None  # EC2 is not asked before: something was just set going
 
     # --- what goes in ---
@@ -131,7 +136,11 @@ class Loop:
         self._running.pop(step.resource, None)
         key = (type(step).__name__, step.resource)
         before = self.memory.past.get(key)
-        runs = before.runs + 1 if before is not None and now - before.at < RUN_GAP_S else 1
+        begun = self._begun.pop(step.resource, now)
+        idle_since = max((p.at for (_, on), p in self.memory.past.items() if on == step.resource), default=begun)
+        if begun - idle_since >= RUN_GAP_S:
+            self._rested[step.resource] = begun
+        runs = before.runs + 1 if before is not None and before.at >= self._rested.get(step.resource, 0.0) else 1
         past = Past(step, now, outcome.ok, runs, outcome.failure, outcome.text, outcome.hint)
         memory = replace(self.memory, past={**self.memory.past, key: past}, running=frozenset(self._running))
         if isinstance(step, ListHolders) and isinstance(outcome.learned, tuple):
@@ -189,6 +198,7 @@ class Loop:
         start = tuple([step for step in decided.steps if self._fresh_for(step, now)])
         for step in start:
             self._running[step.resource] = step
+            self._begun[step.resource] = now
         self._remember(decided, bool(start), now)
         self._judge(situation, decided, now)
         wake_at = NEVER
@@ -217,7 +227,13 @@ class Loop:
     def situation(self, now: float, wall: float, ambient: Ambient) -> Situation:
         """Everything that is known at this moment."""
         host = HostFacts(
-            self.disks, self.vips, self.application, ambient.heard, ambient.keepalived_gone_since, ambient.marks
+            self.disks,
+            self.vips,
+            self.application,
+            ambient.heard,
+            ambient.keepalived_gone_since,
+            ambient.marks,
+            ambient.faults,
         )
         return Situation(self.group, self.me, self.intent, self.cloud, host, now, wall, self.memory)
 
@@ -227,7 +243,7 @@ class Loop:
         for scope in step.needs:
             if scope is Scope.APPLICATION and self.group.application is None:
                 continue  # never read
-            if not self._freshness.permits(scope, now, FRESH_S if scope is Scope.CLOUD else LOCAL_FRESH_S):
+            if not self._freshness.permits(scope, now, FRESH.get(scope, LOCAL_FRESH_S)):
                 permitted = False
                 fact = self._freshness.of(scope)
                 if not fact.asked and not fact.stale:
@@ -242,14 +258,9 @@ class Loop:
             self.memory = replace(before, since=since, running=frozenset(self._running))
 
     def _judge(self, situation: Situation, decided: Plan, now: float) -> None:
-        """Keep a failed verdict long enough for keepalived to see it."""
-        judged = self._judge_health(situation, decided, self.verdict)
-        if not judged.ok and self.verdict.ok:
-            self._faulted_at = now
-        held = self._faulted_at is not None and now - self._faulted_at < FAULT_HOLD_S
-        if judged.ok and not self.verdict.ok and self.verdict.hold and held:
-            return
-        self.verdict = judged
+        """The verdict, which stands longer each time that this node has failed as master."""
+        self._judged = self._judge_health(situation, decided, self._judged)
+        self.verdict = damped(self._judged, self.verdict, situation.host.faults, self.group, now)
 
     def _next_read(self, scope: Scope, decided: Plan, now: float) -> float | None:
         """When a kind of fact is to be read next; None: a read is under way, or there is nothing to read."""

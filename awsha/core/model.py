@@ -205,6 +205,15 @@ class Heard:
 
 
 @dataclass(frozen=True, slots=True)
+class Faults:
+    """How often in a row this node failed to hold its resources as master, when (boottime) and why the last time."""
+
+    times: int
+    at: float
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class HostFacts:
     """One look at this host. `heard` holds the peers (by node name) that were ever heard since boot, for this group."""
 
@@ -214,6 +223,7 @@ class HostFacts:
     heard: Mapping[str, Heard] = field(default_factory=dict)
     keepalived_gone_since: float | None = None
     marks: frozenset[str] = frozenset()  # persisted notes of this node: "fenced", "forced:vol-…", "released"
+    faults: Faults | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from awsha.core import addresses, application, fencing, volumes
+from collections.abc import Iterable
+
+from awsha.core import addresses, application, fencing, flaps, volumes
 from awsha.core.model import Role, Unknown
 from awsha.core.pacing import pace
-from awsha.core.situation import Code, Draft, Plan, Situation
+from awsha.core.situation import Code, Draft, Plan, Reason, Situation
 from awsha.core.steps import Scope, SetMark
 
 RELEASED = "released"
 PAUSED = "paused"
 FREE_S = 10.0  # a volume that nobody has for so long, over several looks, was let go
-ASKED_FOR = frozenset({Code.RELEASED})  # reasons that an operator wanted: they do not keep a release from being done
+WHY_OUT = frozenset({Code.RELEASED, Code.DAMPED, Code.KEEPALIVED_GONE})  # with these a release is done all the same
+# what blocks this node, and perhaps not its peer
+HERE_ONLY = frozenset({Code.DEVICE_MISSING, Code.MOUNT_POINT_BUSY, Code.MOUNTED_ELSEWHERE})
 
 
 def plan(s: Situation) -> Plan:
@@ -23,11 +27,32 @@ def plan(s: Situation) -> Plan:
         ready = _acquire(draft)
     elif goal == "release":
         _release(draft)
+    _say_damped(draft)
     started, held_back = pace(draft.steps, s.memory, s.now)
     reasons = (*draft.reasons, *held_back)
-    unwanted = [r for r in reasons if r.code not in ASKED_FOR]
+    unwanted = [r for r in reasons if r.code not in WHY_OUT]
+    if goal == "master" and not ready and not excused(reasons):
+        draft.standing(Code.NOT_READY, s.group.name)
     done = not started and not unwanted and not s.memory.running and goal != "look"
     return Plan(started, reasons, done, ready, goal, frozenset(draft.conditions))
+
+
+def excused(reasons: Iterable[Reason]) -> bool:
+    """Whether a master can't be blamed for what it does not hold: EC2 does not answer, or somebody must act first.
+
+    What blocks this node alone is no excuse: a peer may do better.
+    """
+    return any(r.code is Code.CLOUD_UNKNOWN or (r.blocked and r.code not in HERE_ONLY) for r in reasons)
+
+
+def _say_damped(draft: Draft) -> None:
+    """A node that failed as master waits before it competes again; its release goes on meanwhile."""
+    s = draft.s
+    faults = s.host.faults
+    if faults is not None and s.now < flaps.until(faults, s.group):
+        text = f"{flaps.told(faults)}; it waits before it competes again"
+        hint = f"once it is mended: awsha resume {s.group.name}"
+        draft.wait(Code.DAMPED, s.group.name, text, hint=hint, until=flaps.until(faults, s.group))
 
 
 def _goal(draft: Draft) -> str:
@@ -55,8 +80,10 @@ def _goal(draft: Draft) -> str:
     if gone is None:
         return "master"
     if s.now - gone < grace:
-        draft.wait(Code.KEEPALIVED_GONE, s.group.name, "keepalived is gone", for_s=max(0.0, gone + grace - s.now))
+        draft.wait(Code.KEEPALIVED_GONE, s.group.name, "keepalived is gone", until=gone + grace)
         return "look"
+    text = "keepalived is gone: this node lets go as if it had said stop"
+    draft.wait(Code.KEEPALIVED_GONE, s.group.name, text, hint="systemctl start keepalived")
     return "release"
 
 
@@ -111,10 +138,7 @@ def _acquire(draft: Draft) -> bool:
     addressed = addresses.acquire(draft, won=all(h.won for h in held))
     # the application need not wait until EC2 shows the addresses; but without them nobody reaches it
     running = application.acquire(draft, stands=addressed.kernel and all(h.ready for h in held))
-    ready = running and addressed.delivered
-    if not ready:
-        draft.standing(Code.NOT_READY, draft.s.group.name)
-    return ready
+    return running and addressed.delivered
 
 
 def _release(draft: Draft) -> None:

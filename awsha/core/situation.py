@@ -69,13 +69,15 @@ class Code(StrEnum):
     APPLICATION_FAILED = "application-failed"
     OPEN_FILES = "open-files"
     FENCED = "fenced"
+    DAMPED = "damped"
     RELEASED = "released"
     PAUSED = "paused"
     HOLDER_HEARD = "holder-heard"  # never shown: how long a fenced node has heard the one that took its volume
     DEVICE_HERE = "device-here"  # never shown: how long the guest has had a device that EC2 still calls attaching
     DEVICE_LEFT = "device-left"  # never shown: how long a device has been gone that EC2 still calls detaching
     VOLUME_FREE = "volume-free"
-    NOT_READY = "not-ready"  # never shown: how long a master has not held everything
+    APPLICATION_RAN = "application-ran"  # never shown: since when something of the application may be here
+    NOT_READY = "not-ready"  # never shown: how long a master could hold everything and does not
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +99,7 @@ class Reason:
 
 @dataclass(frozen=True, slots=True)
 class Past:
-    """How the last step of a kind on a resource ended. `runs`: how many there were without a minute's pause between."""
+    """How the last step of a kind on a resource ended. `runs`: how many there were without a minute's rest."""
 
     step: Step
     at: float
@@ -218,11 +220,22 @@ class Draft:
         return self.s.now - self.s.memory.since.get((code, subject), self.s.now)
 
     def wait(
-        self, code: Code, subject: str, text: str, *watch: Scope, hint: str = "", for_s: float | None = None
+        self,
+        code: Code,
+        subject: str,
+        text: str,
+        *watch: Scope,
+        hint: str = "",
+        for_s: float | None = None,
+        until: float | None = None,
     ) -> float:
-        """Something that ends by itself (at the latest `for_s` after it began); answers how long it has stood."""
+        """Something that ends by itself; answers how long it has stood.
+
+        It ends at the latest `for_s` seconds after it began to stand, or at the moment `until` (boottime seconds).
+        """
         waited = self.standing(code, subject)
-        until = None if for_s is None else self.s.now - waited + for_s
+        if for_s is not None:
+            until = self.s.now - waited + for_s
         self.reasons.append(Reason(code, subject, text, hint, False, frozenset(watch), until))
         return waited
 

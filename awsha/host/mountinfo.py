@@ -11,6 +11,7 @@ import select
 from typing import NamedTuple
 
 TRIES = 20
+NO_WRITES = {"ro", "emergency_ro", "shutdown"}  # ext4 since Linux 6.15 stays "rw" after an error, and says this
 OWN = "/proc/self/mountinfo"
 _last: tuple[bytes, tuple[Entry, ...]] = (b"", ())  # this process's own table, as it was last read
 _ESCAPE = re.compile(rb"\\([0-7]{3})")
@@ -36,8 +37,8 @@ class Entry(NamedTuple):
 
     @property
     def read_only(self) -> bool:
-        """Read-only, be it the mount or the whole file system (errors=remount-ro)."""
-        return "ro" in self.options or "ro" in self.super_options
+        """Takes no writes, be it the mount or the whole file system (errors=remount-ro)."""
+        return "ro" in self.options or not self.super_options.isdisjoint(NO_WRITES)
 
 
 def _text(field: bytes) -> str:

@@ -16,9 +16,11 @@ import pytest
 from awsha import notify
 from awsha.agent import intent
 from awsha.agent.assembly import assemble
+from awsha.agent.faults import TEXT_MOST, FaultRecord
 from awsha.agent.lock import GroupLock
 from awsha.agent.marks import Marks
-from awsha.host.clock import boot_id
+from awsha.core.model import Faults
+from awsha.host.clock import boot_id, boottime
 from awsha.lab.faults import Fault, FaultKind
 from tests.adapters.conftest import Sandbox
 from tests.adapters.one_node import GROUP, OneNode, intents, one_node, until
@@ -49,6 +51,39 @@ def test_a_mark_of_another_boot_or_a_broken_one_does_not_count(run: Path):
     marks.remove("fenced")
     marks.remove("fenced")
     assert marks.all() == frozenset()
+
+
+def kept(**changes: object) -> str:
+    """A record of failures as it is kept, with something changed."""
+    return json.dumps({"boot": boot_id(), "times": 2, "at": boottime() - 1.0, "text": "x", **changes})
+
+
+def test_a_record_of_failures_is_kept_and_forgotten(run: Path):
+    record = FaultRecord(GROUP)
+    assert record.get() is None
+    record.put(None)
+    record.put(Faults(2, 1.5, "é" * 5000))
+    assert FaultRecord(GROUP).get() == Faults(2, 1.5, "é" * TEXT_MOST)
+    record.put(None)
+    assert FaultRecord(GROUP).get() is None
+    (run / "faults").rmdir()
+    (run / "faults").write_text("")
+    record.put(Faults(3, 2.5, "y"))
+    assert record.get() == Faults(3, 2.5, "y"), "this process at least remembers"
+
+
+def test_a_record_of_failures_of_another_boot_or_a_broken_one_keeps_nobody_out(run: Path):
+    (run / "faults").mkdir()
+    broken = [
+        "", "\0", "[]", "{", "null", "[" * 4000, kept(boot=OTHER_BOOT), kept(times=0), kept(times="2"),
+        kept(times=True), kept(at=boottime() + 1000), kept(at="1"), kept(at=float("nan")), kept(at=float("inf")),
+        kept(text=None), json.dumps({"boot": boot_id()}),
+    ]  # fmt: skip
+    for text in broken:
+        (run / "faults" / GROUP).write_text(text)
+        assert FaultRecord(GROUP).get() is None, text
+    (run / "faults" / GROUP).write_text(kept())
+    assert FaultRecord(GROUP).get() is not None
 
 
 def test_a_file_in_the_place_of_the_marks_or_the_intents_is_nothing_said(run: Path):
@@ -192,6 +227,67 @@ def test_without_an_agent_a_notify_alone_takes_the_address(sandbox: Sandbox, tmp
         assert node.awsha("notify", "master", GROUP, "INSTANCE", GROUP, "MASTER", "150") == 0
         until(node.holds_vip, f"a converge of its own did it\n{converge_log(node)}")
         until(lambda: "converged" in converge_log(node), f"and ended\n{converge_log(node)}")
+
+    in_node(sandbox, tmp_path, scene)
+
+
+# --- a node that failed as master ---
+
+
+def test_a_new_agent_goes_on_waiting_and_resume_ends_it(sandbox: Sandbox, tmp_path: Path):
+    def scene(node: OneNode) -> None:
+        (node.run / "faults").mkdir(parents=True)
+        (node.run / "faults" / GROUP).write_text(kept(times=5, text="exit code 3"))
+        agent = node.agent()
+        health = node.run / "health" / GROUP
+        until(lambda: health.exists() and health.read_text() == "1\n", "keepalived is told that it still waits")
+        report = node.report()
+        assert report is not None
+        assert (report["health"]["ok"], report["health"]["failures"]) == (False, 5)
+        assert "failed 5 times in a row as master, the last time: exit code 3" in report["health"]["text"]
+        assert "damped" in {reason["code"] for reason in report["waiting"]}
+        assert node.awsha("status") == 2
+        assert "competes again in" in node.log, "status says it as well"
+        assert node.awsha("resume", GROUP) == 0
+        until(lambda: health.read_text() == "0\n", f"an operator ends the wait\n{node.log}")
+        assert not (node.run / "faults" / GROUP).exists()
+        assert agent.poll() is None
+
+    in_node(sandbox, tmp_path, scene)
+
+
+def test_without_an_agent_a_converge_stays_until_the_node_may_compete_again(sandbox: Sandbox, tmp_path: Path):
+    """Otherwise nobody would ever take the failed verdict back."""
+
+    def scene(node: OneNode) -> None:
+        (node.run / "faults").mkdir(parents=True)
+        (node.run / "health").mkdir()
+        (node.run / "health" / GROUP).write_text("1\n")
+        (node.run / "faults" / GROUP).write_text(kept(times=1, at=boottime() - 4.0))
+        assert node.awsha("converge", GROUP, "--role", "fault", "--timeout", "2") == 75, "by hand: no longer than asked"
+        assert (node.run / "health" / GROUP).read_text() == "1\n"
+        assert node.awsha("converge", GROUP, "--role", "fault") == 0, node.log
+        assert (node.run / "health" / GROUP).read_text() == "0\n"
+
+    in_node(sandbox, tmp_path, scene)
+
+
+def test_status_without_an_agent_says_of_a_dead_keepalived_what_is_so(sandbox: Sandbox, tmp_path: Path):
+    """Nobody measures the grace here: it must not be told as about to end, for ever."""
+
+    def scene(node: OneNode) -> None:
+        (node.run / "intent" / GROUP).mkdir(parents=True)
+        ended = f"master {boot_id()} 1.0 4194303 77\n"
+        (node.run / "intent" / GROUP / "0000000000000001-00000001").write_text(ended)
+        assert node.awsha("status", "--json") in (1, 2)
+        (told,) = json.loads(node.log)["groups"]
+        assert (told["vrrp_role"], told["keepalived"], told["goal"]) == ("master", "gone", "release")
+        (reason,) = told["waiting"]
+        assert (reason["code"], reason["until_s"], reason["hint"]) == (
+            "keepalived-gone",
+            None,
+            "systemctl start keepalived",
+        )
 
     in_node(sandbox, tmp_path, scene)
 

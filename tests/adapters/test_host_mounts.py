@@ -58,8 +58,9 @@ def test_no_optional_fields_odd_bytes_and_an_empty_source():
     assert (entry.tags, entry.source, entry.read_only) == (frozenset(), "", False)
 
 
-def test_a_file_system_that_turned_read_only_is_read_only():
-    assert table("20 1 259:3 / /srv/data rw - ext4 /dev/nvme1n1 ro,errors=remount-ro")[0].read_only
+@pytest.mark.parametrize("options", ["ro,errors=remount-ro", "rw,errors=remount-ro,emergency_ro", "rw,shutdown"])
+def test_a_file_system_that_turned_read_only_is_read_only(options: str):
+    assert table(f"20 1 259:3 / /srv/data rw - ext4 /dev/nvme1n1 {options}")[0].read_only
 
 
 NONSENSE = ["nonsense", "36 35 98:0 / /a rw", "x 35 98:0 / /a rw - ext4 /dev/x rw", "1 2 3:4 / /a rw -"]

@@ -42,6 +42,7 @@ class Bench:
     def turn(self, later: float = 0.0) -> Turn:
         self.now += later
         self.last = self.loop.turn(self.now, 1e9 + self.now, self.ambient)
+        self.ambient = replace(self.ambient, faults=self.last.verdict.faults)
         return self.last
 
     def tell(self, **facts: object) -> Turn:

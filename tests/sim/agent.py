@@ -138,13 +138,14 @@ class Agent:
         loop.set_intent(intent)
         turn = loop.turn(now, node.wall(), self.ambient(now))
         self.last = turn
+        node.faults = turn.verdict.faults
         world = node.world
         world.steps += 1
         if world.trace is not None:
             world.trace.plan(world.now, node.name, turn.plan)
         if turn.verdict.ok is not self.health:
             self.health = turn.verdict.ok
-            node.write_health(turn.verdict.ok)
+            node.write_health(turn.verdict)
         self._read(turn)
         for step in turn.start:
             self.hands.start(step, intent)
@@ -167,7 +168,7 @@ class Agent:
 
     def ambient(self, now: float) -> Ambient:
         """What is at hand without a read."""
-        return Ambient(self.heard, self._gone_since(self.loop.intent, now), self.node.marks)
+        return Ambient(self.heard, self._gone_since(self.loop.intent, now), self.node.marks, self.node.faults)
 
     def _gone_since(self, intent: Intent | None, now: float) -> float | None:
         """awsha/agent/keepalived.py: when the keepalived that ran the notify was first seen to be gone."""
@@ -180,15 +181,17 @@ class Agent:
         """Wait for the time that the turn named. A rested node skips looks that can show nothing new."""
         node, plan = self.node, turn.plan
         self._patient = len(turn.start) == len(plan.steps)
-        converged = self.once and plan.done and not self.loop.running and self._heard_enough(now)
-        if converged or now > self._deadline:
+        damped = turn.verdict.until is not None
+        converged = self.once and plan.done and not self.loop.running and not damped and self._heard_enough(now)
+        if converged or (now > self._deadline and not damped):
             self._leave()
             return
         self._wake += 1
         self.dozes_s = 0.0
         wait = turn.wake_at - now
         if self._come_to_rest():
-            wait = max(wait, 30.0 if plan.done else 5.0)
+            until = [r.until - now for r in plan.reasons if r.until is not None and r.until > now]
+            wait = max(wait, min(until, default=30.0 if plan.done else 5.0))
         elif self._nothing_new():
             until = [r.until for r in plan.reasons if r.until is not None and r.until > now]
             self.dozes_s = max(wait, 0.001)

@@ -287,6 +287,13 @@ def pause(world: World, node: Node) -> str:
 
 def resume_group(node: Node) -> None:
     """`awsha resume`."""
+    node.faults = None
+    node.world.watch.resumed(node)
+    take_part(node)
+
+
+def take_part(node: Node) -> None:
+    """No operator keeps a node out any more."""
     node.remove_mark("released")
     node.remove_mark("paused")
     node.poke()

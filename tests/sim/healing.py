@@ -48,7 +48,7 @@ def _heal_guest(node: Node) -> None:
         if mine.flushing:
             node.kernel.flushed(mine)
         node.disks_changed()
-    faults.resume_group(node)
+    faults.take_part(node)
     node.start_agent()
     node.start_keepalived()
 

@@ -39,7 +39,9 @@ UNNOTICED_S = 2.0  # vrrp_grace_s, and some time to turn
 OVERTAKEN_S = 0.5  # up to 0.4 s from the second look to the act; freezes aside
 HELD_LATELY_S = 9.0  # facts permit a step for 5 s, and views lag by up to 3 s
 TAKES = (Attach, AssignAddresses, StopInstance, MountVolume, Check, StartApplication)
-CLOUD_OLD_S, LOCAL_OLD_S = 5.0, 1.5  # facts that are older permit nothing
+QUIET_S = 600.0  # without a failure for so long after a wait, the next one is the first
+OLD_S = {Scope.CLOUD: 5.0, Scope.APPLICATION: 6.5}  # facts that are older permit nothing; a check takes up to 5 s
+LOCAL_OLD_S = 1.5
 GOING = {InstanceState.STOPPING, InstanceState.STOPPED, InstanceState.SHUTTING_DOWN, InstanceState.TERMINATED}
 
 
@@ -62,6 +64,7 @@ class Watch:
         self._forced: dict[tuple[str, str], int] = {}  # (node, volume) -> the boot in which it took it by force
         self._fenced: dict[tuple[str, str], str] = {}  # (node, volume) -> the node that holds what this one lost
         self._taken_at: dict[tuple[str, str], float] = {}  # the same -> when that one attached it
+        self._failed: dict[str, tuple[int, float, float]] = {}  # node -> failed so often, the last time, must wait
         self._hears: dict[tuple[str, str], tuple[float, float]] = {}  # (node, peer) -> heard without a break (from, to)
 
     # --- physically true, after each event ---
@@ -110,8 +113,26 @@ class Watch:
 
     # --- bookkeeping ---
 
+    def judged(self, node: Node, good: bool) -> None:
+        """keepalived is told a verdict. A node that failed as master waits longer each time (ADR 0005)."""
+        now, before = node.time(), self._failed.get(node.name)
+        series = before is not None and now - (before[1] + before[2]) < QUIET_S
+        if not good and node.healthy and not node.marks & {"fenced", "released"}:
+            times = before[0] + 1 if before is not None and series else 1
+            longest = self.world.shape.group.timeouts.damping_s
+            self._failed[node.name] = (times, now, min(10.0 * 2 ** (times - 1), longest))
+        elif good and not node.healthy and before is not None and now - before[1] < before[2] - 1e-6:
+            raise Violation(
+                "flaps", f"{node.name} failed {before[0]} times, and competes again after {now - before[1]:.1f} s"
+            )
+
+    def resumed(self, node: Node) -> None:
+        """An operator says that it is mended."""
+        self._failed.pop(node.name, None)
+
     def booted(self, node: Node) -> None:
         """A fresh kernel: nothing that was true of the old one counts."""
+        self._failed.pop(node.name, None)
         for book in (self._forced, self._fenced):
             for key in [k for k in book if k[0] == node.name]:
                 del book[key]
@@ -201,7 +222,7 @@ class Watch:
             if scope is Scope.APPLICATION and self.world.shape.group.application is None:
                 continue
             age = node.time() - agent.facts_at.get(scope, float("-inf"))
-            if age > (CLOUD_OLD_S if scope is Scope.CLOUD else LOCAL_OLD_S):
+            if age > OLD_S.get(scope, LOCAL_OLD_S):
                 raise Violation("old-facts", f"{node.name}: {step!r} relies on {scope} of {age:.1f} s ago")
         if isinstance(step, Attach):
             facts = _volume(agent, step.volume_id)

@@ -259,6 +259,23 @@ class ManyHands(Loop):
         return super().turn(*args)  # type: ignore[arg-type]
 
 
+class Impatient(Loop):
+    """It does not wait longer when it has failed again."""
+
+    def situation(self, *args: object) -> Situation:
+        s = super().situation(*args)  # type: ignore[arg-type]
+        faults = s.host.faults
+        return s if faults is None else replace(s, host=replace(s.host, faults=replace(faults, times=1)))
+
+
+class Forgetful(Loop):
+    """It forgets with each role that it has failed."""
+
+    def situation(self, *args: object) -> Situation:
+        s = super().situation(*args)  # type: ignore[arg-type]
+        return s if s.intent and s.intent.role is Role.MASTER else replace(s, host=replace(s.host, faults=None))
+
+
 # --- readers of intents ---
 
 
@@ -316,6 +333,9 @@ ALL = (
     Mutant("always-master", "follows no other notify than master", _seeing(_always_master), ("not-master", "liveness")),
     Mutant("long-retry", "tries a throttled call again for long, without a second look at the intent",
            Wiring(retry_s=CALL_TIMEOUT_S), ("not-master",), (faults.throttle, faults.stop_keepalived)),
+    Mutant("forgetful", "competes again at once after it failed as master", Wiring(loop=Forgetful), ("flaps",)),
+    Mutant("impatient", "waits no longer when it fails again", Wiring(loop=Impatient), ("flaps",),
+           (faults.crash_application,)),
     Mutant("no-rescan", "signals processes that have left the file system", Wiring(rescan=False), ("innocent",),
            (faults.hold,)),
 )  # fmt: skip

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from awsha.core.model import ApplicationState, Intent, Role, Unknown
+from awsha.core.health import Verdict
+from awsha.core.model import ApplicationState, Faults, Intent, Role, Unknown
 from awsha.core.steps import Scope, Signal
 from tests.sim.agent import Agent
 from tests.sim.application import App
@@ -57,6 +58,7 @@ class Node:
         self.master_since: float | None = None  # world time since when the newest intent says master
         self.not_master_since = world.now
         self.healthy = True  # what the track file says
+        self.faults: Faults | None = None  # agent/faults.py
         self.versions = dict.fromkeys((Scope.DISKS, Scope.ADDRESSES, Scope.APPLICATION), 0)
         self.lock: Agent | None = None
         self.unmount_hangs = False
@@ -211,10 +213,11 @@ class Node:
         wiring = self.world.wiring
         return self.best if wiring.newest is None else wiring.newest(self)
 
-    def write_health(self, good: bool) -> None:
+    def write_health(self, verdict: Verdict) -> None:
         """The track file; keepalived sees it by inotify."""
-        self.healthy = good
-        self.world.tell(self.name, f"health: {'good' if good else 'failed'}")
+        self.world.watch.judged(self, verdict.ok)
+        self.healthy = verdict.ok
+        self.world.tell(self.name, f"health: {'good' if verdict.ok else 'failed: ' + verdict.text}")
         self.after(0.1 * self.world.chance(), self._tracked)
 
     def _tracked(self) -> None:

@@ -24,6 +24,7 @@ ADVERT_S = 1.0
 QUICK = Timeouts(
     release_grace_s=2.0, handover_s=8.0, detach_s=2.0, attach_stuck_s=6.0, device_s=5.0, acquire_s=25.0, mount_s=4.0,
     unmount_s=3.0, fsck_s=5.0, start_s=4.0, stop_s=3.0, term_s=1.0, vrrp_grace_s=0.5, unfence_s=10.0,
+    damping_s=40.0,
 )  # fmt: skip
 # EC2's views lag by what the simulation draws at each read, so the region itself shows every change at once.
 FAST = Latency(

@@ -99,8 +99,8 @@ def take_over(mine: Loop, known: Loop) -> None:
     """All that one loop has come to know, to another one (test_sim.py: nothing is missing)."""
     mine.cloud, mine.disks, mine.vips, mine.application = known.cloud, known.disks, known.vips, known.application
     mine.memory, mine.verdict = known.memory, known.verdict
-    mine._faulted_at, mine._first_look = known._faulted_at, known._first_look
-    mine._running = known._running.copy()
+    mine._judged, mine._first_look = known._judged, known._first_look
+    mine._running, mine._begun, mine._rested = known._running.copy(), known._begun.copy(), known._rested.copy()
     order, other = mine._freshness, known._freshness
     order._order = other._order
     for scope in SCOPES:

@@ -68,15 +68,17 @@ def test_a_rested_loop_takes_over_all_that_the_template_knows():
     shape = SHAPES[2][0]
     known, fresh = Loop(shape.group, identity("a", shape.nodes)), Loop(shape.group, identity("a", shape.nodes))
     made = {"group", "me", "_decide", "_judge_health", "intent"}  # as it was made, or set by itself
-    for part in vars(known).keys() - made - {"_freshness", "_running"}:
+    own = {"_running", "_begun", "_rested"}  # changed in place
+    for part in vars(known).keys() - made - {"_freshness", *own}:
         setattr(known, part, object())
     known._running["x"] = SetMark("x")
+    known._begun["x"] = known._rested["y"] = 2.0
     known._freshness.changed(Scope.CLOUD)
     known._freshness.ask(Scope.DISKS, 3.0)
     take_over(fresh, known)
     for part in vars(known).keys() - made - {"_freshness"}:
         assert getattr(fresh, part) == getattr(known, part), part
-    assert fresh._running is not known._running
+    assert all(getattr(fresh, part) is not getattr(known, part) for part in own)
     mine, other = fresh._freshness, known._freshness
     assert mine._order == other._order
     for scope in Scope:
