@@ -9,6 +9,7 @@ from awsha.core.model import InstanceFacts, InstanceState, Role, Unknown
 from awsha.core.situation import Code, Draft, Situation
 from awsha.core.steps import AssignAddresses, KernelAddresses, Scope, UnassignAddresses
 
+NOTHING: frozenset[str] = frozenset()
 CONTEST_S = 30.0  # a VIP-only group that lost its address to a running peer asks for it again this late, not in turn
 RESTORE_S = 1.0  # keepalived puts VIPs on the interface before it runs a notify; later than this it will not
 
@@ -18,7 +19,13 @@ def on_eni(s: Situation) -> frozenset[str] | Unknown:
     mine = s.instance(s.me.instance_id)
     if isinstance(mine, Unknown):
         return mine
-    return frozenset() if mine is None else mine.addresses & frozenset(s.group.vips)
+    return frozenset() if mine is None else mine.addresses.intersection(s.group.vips)
+
+
+def missing_in(s: Situation, addresses: frozenset[str]) -> frozenset[str]:
+    """The group's VIPs that are not among these."""
+    missing = [vip for vip in s.group.vips if vip not in addresses]
+    return frozenset(missing) if missing else NOTHING
 
 
 def peer_with(s: Situation, addresses: frozenset[str]) -> str | None:
@@ -50,9 +57,9 @@ def acquire(draft: Draft, won: bool) -> Addressed:
     delivered = True
     if isinstance(here, Unknown):
         draft.unknown(Code.CLOUD_UNKNOWN, "addresses", "EC2 does not say where the VIPs are", here)
-    elif missing := frozenset(s.group.vips) - here:
+    elif missing := missing_in(s, here):
         delivered = won and not _assign(draft, missing)
-    elif isinstance(s.cloud.metadata_addresses, frozenset) and not set(s.group.vips) <= s.cloud.metadata_addresses:
+    elif isinstance(s.cloud.metadata_addresses, frozenset) and missing_in(s, s.cloud.metadata_addresses):
         draft.wait(
             Code.VIP_NOT_IN_METADATA,
             "addresses",
@@ -93,7 +100,7 @@ def _on_interface(draft: Draft) -> bool:
             Code.HOST_UNKNOWN, "addresses", "the kernel's addresses can't be read", s.host.vips, Scope.ADDRESSES
         )
         return False
-    missing = frozenset(s.group.vips) - s.host.vips
+    missing = missing_in(s, s.host.vips)
     if not missing:
         return True
     names = ", ".join(sorted(missing))

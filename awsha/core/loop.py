@@ -31,11 +31,12 @@ from awsha.core.pacing import FIRST_LOOK_S, cloud_delay, device_moved, local_del
 from awsha.core.plan import plan
 from awsha.core.policy import Group
 from awsha.core.situation import HolderList, Memory, Past, Plan, Situation
-from awsha.core.steps import ClearReleasing, Detach, ListHolders, Outcome, Scope, Signal, Step
+from awsha.core.steps import SCOPES, ClearReleasing, Detach, ListHolders, Outcome, Scope, Signal, Step
 
 FRESH_S = 5.0  # older facts about EC2 do not permit a step: look first
 RUN_GAP_S = 60.0  # runs of one kind of step are one series until their resource has had so long a rest
 LOCAL_FRESH_S = 1.5
+NEVER = float("inf")
 CHECK_FRESH_S = 6.5  # a check program may take 5 s, and is the truth of the moment at which it was asked for
 FRESH = {Scope.CLOUD: FRESH_S, Scope.APPLICATION: CHECK_FRESH_S}
 
@@ -102,7 +103,7 @@ class Loop:
             self.memory = Memory(running=self.memory.running)
             self._first_look = None
         self.intent = intent
-        self._freshness.changed(*Scope)
+        self._freshness.changed(*SCOPES)
 
     def poke(self, *scopes: Scope) -> None:
         """Something happened (a kernel event, a wake-up): these facts may be old."""
@@ -116,11 +117,13 @@ class Loop:
             return
         if scope is Scope.CLOUD and isinstance(value, CloudFacts):
             self.cloud = value
-            here = addresses.on_eni(self.situation(now, 0.0, Ambient()))
-            if isinstance(here, frozenset) and here and self.intent is not None and self.intent.role is Role.MASTER:
-                self.memory = replace(self.memory, had_vips=True)
-        elif scope is Scope.DISKS and isinstance(value, Mapping):
-            if self.disks and self._first_look is None and _present(self.disks) != _present(value):
+            if not self.memory.had_vips and self.intent is not None and self.intent.role is Role.MASTER:
+                here = addresses.on_eni(self.situation(now, 0.0, Ambient()))
+                if isinstance(here, frozenset) and here:
+                    self.memory = replace(self.memory, had_vips=True)
+        elif scope is Scope.DISKS and isinstance(value, dict):
+            known = {} if value is self.disks else self.disks
+            if known and self._first_look is None and _present(known) != _present(value):
                 self._freshness.changed(Scope.CLOUD)  # a device has come or gone, perhaps by somebody else's doing
             self.disks = value
         elif scope is Scope.ADDRESSES and isinstance(value, frozenset | Unknown):
@@ -192,20 +195,29 @@ class Loop:
         """Decide at this moment. The reads and steps in the answer count as under way from here on."""
         situation = self.situation(now, wall, ambient)
         decided = self._decide(situation)
-        start = tuple(step for step in decided.steps if self._fresh_for(step, now))
+        start = tuple([step for step in decided.steps if self._fresh_for(step, now)])
         for step in start:
             self._running[step.resource] = step
             self._begun[step.resource] = now
-        since = {key: self.memory.since.get(key, now) for key in decided.standing}
-        self.memory = replace(self.memory, since=since, running=frozenset(self._running))
+        self._remember(decided, bool(start), now)
         self._judge(situation, decided, now)
-        due = self._next_reads(decided, now)
-        read = frozenset(scope for scope, at in due.items() if at <= now)
+        wake_at = NEVER
+        for reason in decided.reasons:
+            if reason.until is not None and now < reason.until < wake_at:
+                wake_at = reason.until
+        read: list[Scope] = []
+        for scope in SCOPES:
+            at = self._next_read(scope, decided, now)
+            if at is None:
+                continue
+            if at <= now:
+                read.append(scope)
+            elif at < wake_at:
+                wake_at = at
         for scope in read:
             self._freshness.ask(scope, now)
-        wake = [at for scope, at in due.items() if scope not in read]
-        wake += [r.until for r in decided.reasons if r.until is not None and r.until > now]
-        return Turn(read, start, min(wake, default=now + 1.0), decided, situation, self.verdict)
+        wake_at = now + 1.0 if wake_at == NEVER else wake_at
+        return Turn(frozenset(read), start, wake_at, decided, situation, self.verdict)
 
     @property
     def running(self) -> tuple[Step, ...]:
@@ -233,36 +245,38 @@ class Loop:
                 continue  # never read
             if not self._freshness.permits(scope, now, FRESH.get(scope, LOCAL_FRESH_S)):
                 permitted = False
-                if not self._freshness.in_flight(scope) and not self._freshness.stale(scope):
+                fact = self._freshness.of(scope)
+                if not fact.asked and not fact.stale:
                     self._freshness.changed(scope)
         return permitted
+
+    def _remember(self, decided: Plan, started: bool, now: float) -> None:
+        """Since when each condition stands, and what is under way; mostly that is what it was."""
+        before = self.memory
+        if started or decided.standing != before.since.keys():
+            since = {key: before.since.get(key, now) for key in decided.standing}
+            self.memory = replace(before, since=since, running=frozenset(self._running))
 
     def _judge(self, situation: Situation, decided: Plan, now: float) -> None:
         """The verdict, which stands longer each time that this node has failed as master."""
         self._judged = self._judge_health(situation, decided, self._judged)
         self.verdict = damped(self._judged, self.verdict, situation.host.faults, self.group, now)
 
-    def _next_reads(self, decided: Plan, now: float) -> dict[Scope, float]:
-        """When each kind of fact is to be read next; those under way are left out."""
-        due: dict[Scope, float] = {}
-        for scope in Scope:
-            if scope is Scope.APPLICATION and self.group.application is None:
-                continue
-            if self._freshness.in_flight(scope):
-                continue
-            if self._freshness.stale(scope):
-                due[scope] = now
-                continue
-            last = self._freshness.read_at(scope)
-            if scope is Scope.CLOUD:
-                at = last + cloud_delay(decided.reasons, decided.done, self.memory, now)
-                early = self._first_look is None or device_moved(decided.reasons, self.memory)
-                due[scope] = at if early else max(at, self._first_look or at)
-                if due[scope] <= now:
-                    self._first_look = None
-            else:
-                due[scope] = last + local_delay(scope, decided.reasons)
-        return due
+    def _next_read(self, scope: Scope, decided: Plan, now: float) -> float | None:
+        """When a kind of fact is to be read next; None: a read is under way, or there is nothing to read."""
+        fact = self._freshness.of(scope)
+        if fact.asked or (scope is Scope.APPLICATION and self.group.application is None):
+            return None
+        if fact.stale:
+            return now
+        if scope is not Scope.CLOUD:
+            return fact.read_at + local_delay(scope, decided.reasons)
+        at = fact.read_at + cloud_delay(decided.reasons, decided.done, self.memory, now)
+        if self._first_look is not None and not device_moved(decided.reasons, self.memory):
+            at = max(at, self._first_look)
+        if at <= now:
+            self._first_look = None
+        return at
 
 
 def _present(disks: Mapping[str, DiskFacts]) -> frozenset[str]:

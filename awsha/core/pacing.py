@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
-
 from awsha.core.situation import Code, Memory, Past, Reason
 from awsha.core.steps import (
     ApplicationStep,
@@ -96,7 +94,7 @@ def _held_back(step: Step, past: Past | None, now: float) -> Reason | None:
     )
 
 
-def pace(steps: Iterable[Step], memory: Memory, now: float) -> tuple[tuple[Step, ...], tuple[Reason, ...]]:
+def pace(steps: list[Step], memory: Memory, now: float) -> tuple[tuple[Step, ...], tuple[Reason, ...]]:
     """Split planned steps into those that may start now, and reasons for those that may not."""
     start: list[Step] = []
     reasons: list[Reason] = []
@@ -114,15 +112,13 @@ def pace(steps: Iterable[Step], memory: Memory, now: float) -> tuple[tuple[Step,
     return tuple(start), tuple(reasons)
 
 
-def cloud_delay(reasons: Iterable[Reason], done: bool, memory: Memory, now: float) -> float:
+def cloud_delay(reasons: tuple[Reason, ...], done: bool, memory: Memory, now: float) -> float:
     """Seconds from the last look at EC2 to the next."""
-    delays = []
+    delay = STEADY_S if done else BLOCKED_S
     for reason in reasons:
         if Scope.CLOUD in reason.watch:
-            delays.append(BLOCKED_S if reason.blocked else _waiting_delay(reason, memory, now))
-    if delays:
-        return min(delays)
-    return STEADY_S if done else BLOCKED_S
+            delay = min(delay, BLOCKED_S if reason.blocked else _waiting_delay(reason, memory, now))
+    return delay
 
 
 def _waiting_delay(reason: Reason, memory: Memory, now: float) -> float:
@@ -143,23 +139,21 @@ def _device_since(reason: Reason, memory: Memory) -> float | None:
     return None if near is None else memory.since.get((near, reason.subject))
 
 
-def device_moved(reasons: Iterable[Reason], memory: Memory) -> bool:
+def device_moved(reasons: tuple[Reason, ...], memory: Memory) -> bool:
     """Whether a device has come or gone of which EC2 does not know yet: then a look at EC2 pays at any moment."""
     return any(_device_since(reason, memory) is not None for reason in reasons)
 
 
-def local_delay(scope: Scope, reasons: Collection[Reason]) -> float:
+def local_delay(scope: Scope, reasons: tuple[Reason, ...]) -> float:
     """Seconds from the last look at one kind of local facts to the next. Kernel events come on top."""
     watching = [r for r in reasons if scope in r.watch]
-    codes = {r.code for r in watching}
-    if codes and all(r.blocked for r in watching):
-        return LOCAL_BLOCKED_S
+    if watching:
+        if all(r.blocked for r in watching):
+            return LOCAL_BLOCKED_S
+        device = scope is Scope.DISKS and any(r.code is Code.DEVICE or r.code is Code.ATTACHING for r in watching)
+        return DEVICE_LOOK_S if device else LOCAL_LOOK_S
     if scope is Scope.DISKS:
-        if codes & {Code.DEVICE, Code.ATTACHING}:
-            return DEVICE_LOOK_S
-        return LOCAL_LOOK_S if codes else DISKS_STEADY_S
-    if codes:
-        return LOCAL_LOOK_S
+        return DISKS_STEADY_S
     if scope is Scope.APPLICATION:
         waits = any(r.code is Code.APPLICATION_WAITS for r in reasons)
         return APPLICATION_WAITS_S if waits else APPLICATION_STEADY_S

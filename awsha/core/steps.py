@@ -22,6 +22,7 @@ class Scope(StrEnum):
     APPLICATION = "application"  # systemctl or the check program
 
 
+SCOPES = tuple(Scope)
 _CLOUD = frozenset({Scope.CLOUD})
 _DISKS = frozenset({Scope.DISKS})
 _DISKS_APPLICATION = frozenset({Scope.DISKS, Scope.APPLICATION})

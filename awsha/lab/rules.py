@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Callable
+from random import Random
 from typing import Any
 
 from awsha.lab import addresses, describe, instances, metadata_tree, tags, volumes
@@ -81,14 +82,17 @@ class Region:
     def __init__(
         self,
         latency: Latency,
-        seed: int = 0,
+        seed: int | Random = 0,
         zone: str = "eu-west-1a",
         subnet: str = "10.0.0.0/24",
         *,
         epoch: float = EPOCH,
         throttling: bool = True,
     ) -> None:
-        """`epoch` is Unix time at 0 on the caller's clock; without `throttling` the token buckets never run dry."""
+        """`seed`: of its chance, or the caller's own chance. `epoch`: Unix time at 0 on the caller's clock.
+
+        Without `throttling` the token buckets never run dry.
+        """
         self.world = World(latency, seed, zone, subnet, epoch)
         self._buckets = Buckets() if throttling else None
 

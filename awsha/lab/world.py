@@ -32,13 +32,14 @@ EPOCH = 1_767_225_600.0  # 2026-01-01: what a clock that starts at 0 shows in ti
 class World:
     """The state of one region. Times are seconds on the caller's clock; `epoch` is its zero, in Unix time."""
 
-    def __init__(self, latency: Latency, seed: int, zone: str, subnet: str, epoch: float) -> None:
+    def __init__(self, latency: Latency, seed: int | random.Random, zone: str, subnet: str, epoch: float) -> None:
+        """`seed`: of its chance, or the chance itself."""
         self.latency = latency
         self.zone = zone
         self.name = zone[:-1]
         self.epoch = epoch
         self.now = 0.0
-        self.random = random.Random(seed)  # noqa: S311 - repeatable on purpose
+        self.random = seed if isinstance(seed, random.Random) else random.Random(seed)  # noqa: S311 - repeatable
         self.subnets = {zone: Subnet("subnet-0a1b2c3d4e5f60003", zone, subnet)}
         self.instances: dict[str, Instance] = {}
         self.interfaces: dict[str, Interface] = {}

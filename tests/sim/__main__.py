@@ -1,4 +1,4 @@
-"""`python -m tests.sim --schedules N --seed S [--index I] [--nodes 3] [--jobs J] [--json]`."""
+"""`python -m tests.sim --schedules N --seed S [--index I] [--nodes 3] [--jobs J] [--json] [--interpreted]`."""
 
 # ruff: noqa: T201 - a command
 
@@ -7,15 +7,21 @@ from __future__ import annotations
 import argparse
 import gc
 import json
+import os
 import sys
 import time
+import zlib
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 
+from tests.sim import schedule
+from tests.sim.native.build import CannotBuild, built
 from tests.sim.schedule import Result, run
 
 CHUNK = 2000
 TRACES_MOST = 5
+COMPILED = not schedule.__file__.endswith(".py")
+SWEEP_EACH = 4  # schedules: what they leave is swept while it is still in the processor's cache
 
 
 @dataclass
@@ -26,6 +32,7 @@ class Report:
     steps: int = 0
     events: int = 0
     cpu_s: float = 0.0  # of all processes
+    digest: int = 0  # of how each schedule went; the order does not matter
     violations: list[Result] = field(default_factory=list)
 
     def add(self, other: Report) -> None:
@@ -34,6 +41,7 @@ class Report:
         self.steps += other.steps
         self.events += other.events
         self.cpu_s += other.cpu_s
+        self.digest = (self.digest + other.digest) % 2**32
         self.violations += other.violations
 
 
@@ -49,10 +57,12 @@ def run_many(seed: int, first: int, count: int, nodes: int) -> Report:
         report.schedules += 1
         report.steps += result.steps
         report.events += result.events
+        told = f"{index} {result.steps} {result.events} {result.virtual_s!r} {result.rule} {result.text}"
+        report.digest = (report.digest + zlib.crc32(told.encode())) % 2**32
         if result.rule:
             report.violations.append(result)
-        if index % 40 == 0:
-            gc.collect()
+        if index % SWEEP_EACH == 0:
+            gc.collect(0)
     gc.enable()
     gc.unfreeze()
     report.cpu_s = time.process_time() - started
@@ -70,8 +80,7 @@ def _all(seed: int, first: int, count: int, nodes: int, jobs: int) -> Report:
     return report
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Exit 0: no violation. 1: some, each with the command that repeats it and its trace."""
+def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.sim", description=__doc__)
     parser.add_argument("--schedules", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=1)
@@ -80,7 +89,13 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--jobs", type=int, default=1, help="processes")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--trace", action="store_true", help="print the trace of a single schedule in any case")
-    options = parser.parse_args(argv)
+    parser.add_argument("--interpreted", action="store_true", help="do not compile the simulation first")
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Exit 0: no violation. 1: some, each with the command that repeats it and its trace."""
+    options = _arguments(argv)
     started = time.perf_counter()
     report = _all(options.seed, options.index, options.schedules, options.nodes, options.jobs)
     seconds = time.perf_counter() - started
@@ -102,6 +117,8 @@ def main(argv: list[str] | None = None) -> int:
             "violations": len(report.violations),
             "steps": report.steps,
             "events": report.events,
+            "digest": f"{report.digest:08x}",
+            "compiled": COMPILED,
             "seconds": round(seconds, 3),
             "per_second": round(rate, 1),
             "cpu_seconds": round(report.cpu_s, 3),
@@ -123,5 +140,18 @@ def main(argv: list[str] | None = None) -> int:
     return 1 if report.violations else 0
 
 
+def command() -> int:
+    """`python -m tests.sim`: main(), in the compiled simulation if there can be one."""
+    if not COMPILED and not _arguments(None).interpreted:
+        try:
+            path = os.pathsep.join([str(built()), *filter(None, [os.environ.get("PYTHONPATH")])])
+        except CannotBuild as error:
+            print(f"tests.sim: interpreted, which is slower: {error}", file=sys.stderr)
+        else:
+            arguments = [sys.executable, "-P", "-m", "tests.sim", *sys.argv[1:]]
+            os.execve(sys.executable, arguments, {**os.environ, "PYTHONPATH": path})  # noqa: S606 - itself again
+    return main()
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from awsha.core.loop import Ambient, Loop, Turn
 from awsha.core.model import CloudFacts, Heard, Intent, Role
@@ -49,7 +49,7 @@ class Agent:
         self.once = once
         self.hands = Hands(self)
         self.dead = False
-        self.events: list[tuple[object, ...]] = []
+        self.events: list[tuple[str, Any, Any]] = []
         self.heard = {m[len(HEARD_MARK) :]: BEFORE for m in sorted(node.marks) if m.startswith(HEARD_MARK)}
         self.last: Turn | None = None
         self.health: bool | None = None
@@ -90,7 +90,7 @@ class Agent:
 
     def poke(self, *scopes: Scope) -> None:
         """Something happened."""
-        self.events.append(("poke", scopes))
+        self.events.append(("poke", scopes, None))
         self.soon()
 
     def soon(self) -> None:
@@ -98,7 +98,7 @@ class Agent:
         if not self._turn_due and not self.dead:
             self._turn_due = True
             self.quiet = False
-            chance = self.node.world.random.random()
+            chance = self.node.world.chance()
             self.node.after(0.002 * chance if chance < 0.5 else 0.05 * (chance - 0.4), self._turn)
 
     def hear(self, name: str, priority: int) -> None:
@@ -156,16 +156,15 @@ class Agent:
     def _take(self, now: float) -> None:
         events, self.events = self.events, []
         loop = self.loop
-        for event in events:
-            match event:
-                case ("read", scope, value):
-                    self._feed(scope, value, now)  # type: ignore[arg-type]
-                case ("finished", step, outcome):
-                    loop.finished(step, outcome, now)  # type: ignore[arg-type]
-                    self._end_holds()
-                case ("poke", scopes):
-                    loop.poke(*scopes)  # type: ignore[misc]
-                    self._end_holds()
+        for kind, what, value in events:
+            if kind == "read":
+                self._feed(what, value, now)
+                continue
+            if kind == "finished":
+                loop.finished(what, value, now)
+            else:
+                loop.poke(*what)
+            self._end_holds()
 
     def ambient(self, now: float) -> Ambient:
         """What is at hand without a read."""
@@ -251,7 +250,7 @@ class Agent:
         for scope in wanted:
             self._asked[scope] = now
         node, world = self.node, self.node.world
-        chance = world.random.random()
+        chance = world.chance()
         if Scope.CLOUD in wanted:
             self._reading += 1
             if self._cloud_exact and self._cloud_seen == world.cloud.version:
@@ -303,11 +302,11 @@ class Agent:
         self._end_holds()
         if self.dozes_s:
             self._wake += 1
-            wait, self.dozes_s = self.dozes_s * self.node.world.random.random(), 0.0
+            wait, self.dozes_s = self.dozes_s * self.node.world.chance(), 0.0
             self.node.after(wait, self._waken, self._wake)
 
     def _end_holds(self) -> None:
-        chance = self.node.world.random.random()
+        chance = self.node.world.chance()
         for held in self._held:
             self.node.after((0.2 if held[0][0] is Scope.CLOUD else 0.03) * chance, self._end_long, held)
 
@@ -327,10 +326,10 @@ class Agent:
         self._reading -= 1
         node = self.node
         if values is None:
-            values = tuple(node.look(scope) for scope in scopes)
+            values = tuple([node.look(scope) for scope in scopes])
             for scope in scopes:
                 self._seen[scope] = node.versions[scope]
-        self._answer(tuple(zip(scopes, values, strict=True)))
+        self._answer(tuple([(scope, values[place]) for place, scope in enumerate(scopes)]))
 
     def _answer(self, answers: tuple[tuple[Scope, object], ...]) -> None:
         """Reads have ended. When they show what is known already and no step waits for them, the next turn is early
@@ -341,7 +340,7 @@ class Agent:
             if not self._turn_due:
                 self._come_to_rest()
             return
-        self.events += [("read", *answer) for answer in answers]
+        self.events += [("read", scope, value) for scope, value in answers]
         self.soon()
 
     def _feed(self, scope: Scope, value: object, now: float) -> None:

@@ -40,7 +40,7 @@ class App:
             return
         self._run += 1
         self._is(ApplicationState.STARTING)
-        self.node.after(0.02 + 0.3 * self.node.world.random.random(), self._started, self._run, done)
+        self.node.after(0.02 + 0.3 * self.node.world.chance(), self._started, self._run, done)
 
     def _started(self, run: int, done: Done) -> None:
         if run != self._run:
@@ -70,7 +70,7 @@ class App:
             self.node.after(limit_s, done, Outcome(False, "stop did not end", failure=Failure.TIMEOUT))
             return
         self._is(ApplicationState.STOPPING)
-        self.node.after(0.02 + 0.2 * self.node.world.random.random(), self._stopped, self._run, done)
+        self.node.after(0.02 + 0.2 * self.node.world.chance(), self._stopped, self._run, done)
 
     def _stopped(self, run: int, done: Done) -> None:
         if run == self._run:
@@ -96,7 +96,7 @@ class App:
             return
         if self.superblock is not None:
             self.superblock.dirty.append(record)
-        chance = self.node.world.random.random()
+        chance = self.node.world.chance()
         self.node.after(0.001 + (0.02 if chance < 0.9 else 0.8) * chance, self._sync, record, self.process)
 
     def _sync(self, record: int, process: Process) -> None:
@@ -104,7 +104,7 @@ class App:
         if process is not self.process:
             return
         if self.superblock is not None and not self.node.kernel.fsync(self.superblock):
-            if self.node.world.random.random() < 0.5:
+            if self.node.world.chance() < 0.5:
                 self.crash()  # EIO: many a database ends itself
             return
         self.node.world.acknowledge(self.node, record)

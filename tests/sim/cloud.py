@@ -86,8 +86,7 @@ class Cloud:
     def __init__(self, world: World) -> None:
         self.world = world
         shape = world.shape
-        self.region = Region(shape.latency, throttling=False)
-        self.region.world.random = world.random  # one stream of chance for the whole schedule
+        self.region = Region(shape.latency, world.random, throttling=False)  # one chance for the whole schedule
         self.faults: list[CallFault] = []
         self.lag_s = 0.0  # views lag up to this much; 0: no lag but by chance
         self.version = 0  # rises with each call and each effect
@@ -172,7 +171,7 @@ class Cloud:
     def _lag(self) -> float:
         if self.lag_s < 0:
             return -VISIBLE_S
-        chance = self.world.random.random()
+        chance = self.world.chance()
         if not self.lag_s and chance < 0.8:
             return 0.0
         self.exact = False
@@ -239,7 +238,7 @@ class Cloud:
         if node.api_cut:
             node.after(1.0, call.done, _no_answer(call.action, "ConnectTimeoutError"))
             return
-        there = 0.004 + 0.02 * world.random.random()
+        there = 0.004 + 0.02 * world.chance()
         lost = False
         for fault in self.faults:
             if fault.kind in WIRE and fault.strikes(call.action, node.name):
@@ -260,13 +259,13 @@ class Cloud:
         except Ec2Error as error:
             if error.kind is Kind.THROTTLED and world.now + call.pause_s < call.deadline:
                 # only where a test says so: awsha itself does not ask again behind its guard
-                node.after(call.pause_s * (0.5 + 0.5 * world.random.random()), self.send, call)
+                node.after(call.pause_s * (0.5 + 0.5 * world.chance()), self.send, call)
                 call.pause_s = min(2 * call.pause_s, 2.0)
                 return
             outcome = Outcome(False, error.message, error.hint, error.failure)
-        back = 0.004 + 0.02 * world.random.random()
+        back = 0.004 + 0.02 * world.chance()
         if lost or node.api_cut:
-            closed = world.random.random() < 0.5
+            closed = world.chance() < 0.5
             outcome = _no_answer(call.action, "ConnectionClosedError" if closed else "ReadTimeoutError")
             back = 0.01 if closed else READ_TIMEOUT_S
         node.after(back, call.done, outcome)
@@ -310,7 +309,8 @@ class DirectEc2(Ec2):
     """awsha's own door to EC2, without its threads."""
 
     def __init__(self, node: Node) -> None:
-        self._caller = DirectCaller(node)  # type: ignore[assignment]
+        caller: Any = DirectCaller(node)
+        self._caller = caller
 
 
 @lru_cache(maxsize=8192)

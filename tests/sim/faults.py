@@ -34,7 +34,7 @@ def kill_keepalived(world: World, node: Node) -> str:
     """It dies, and systemd or nobody starts it again."""
     if node.keepalived.alive:
         node.keepalived.kill()
-    if world.random.random() < 0.5:
+    if world.chance() < 0.5:
         node.after(later(world, 0.1, 8.0), node.start_keepalived)
     return "keepalived is killed"
 
@@ -43,7 +43,7 @@ def stop_keepalived(world: World, node: Node) -> str:
     """An orderly stop."""
     if node.keepalived.alive:
         node.keepalived.stop()
-    if world.random.random() < 0.5:
+    if world.chance() < 0.5:
         node.after(later(world, 0.5, 10.0), node.start_keepalived)
     return "keepalived is stopped"
 
@@ -52,10 +52,10 @@ def cut(world: World, node: Node) -> str:
     """VRRP to and from a node is cut, silently, in one direction or both."""
     others = [n.name for n in world.nodes if n is not node]
     out, into = [(node.name, o) for o in others], [(o, node.name) for o in others]
-    chance = world.random.random()
+    chance = world.chance()
     pairs = out + into if chance < 0.6 else out if chance < 0.8 else into
     world.network.part(pairs)
-    if world.random.random() < 0.7:
+    if world.chance() < 0.7:
         world.at(world.now + later(world, 1.0, 16.0), world.network.join, pairs)
     return f"VRRP is cut {'both ways' if len(pairs) > len(out) else 'one way'}"
 
@@ -73,7 +73,7 @@ def flap(world: World, node: Node) -> str:
     others = [n.name for n in world.nodes if n is not node]
     pairs = [(node.name, o) for o in others] + [(o, node.name) for o in others]
     when = world.now
-    for _ in range(2 + int(3 * world.random.random())):
+    for _ in range(2 + int(3 * world.chance())):
         when += later(world, 0.2, 2.0)
         world.at(when, world.network.part, pairs)
         when += later(world, 3.0, 5.0)
@@ -113,7 +113,7 @@ def lost_notify(_world: World, node: Node) -> str:
 def kill_agent(world: World, node: Node) -> str:
     """The agent crashes; systemd starts it again, now or later."""
     node.kill_agent()
-    if world.random.random() < 0.8:
+    if world.chance() < 0.8:
         node.after(later(world, 0.1, 3.0), node.start_agent)
     return "agent is killed"
 
@@ -129,7 +129,7 @@ def crash(world: World, node: Node) -> str:
     world.cloud.catch_up()
     world.cloud.region.power_off(node.instance_id, world.now)
     node.down(False)
-    if world.random.random() < 0.5:
+    if world.chance() < 0.5:
         world.at(world.now + later(world, 0.5, 10.0), power_on, world, node)
     return "power is off"
 
@@ -152,7 +152,7 @@ def freeze(world: World, node: Node) -> str:
     """The VM is not scheduled for a while; its clock jumps afterwards, or has stood still."""
     if node.up and not node.paused:
         node.pause()
-        jump = world.random.random() < 0.6
+        jump = world.chance() < 0.6
         world.at(world.now + later(world, 0.3, 15.0), node.resume, jump)
     return "freeze"
 
@@ -172,9 +172,9 @@ def hold(world: World, node: Node) -> str:
     superblock = node.kernel.at(volumes[0].mount) if volumes else None
     if superblock is None:
         return "nobody works in the file system"
-    process = node.kernel.spawn("bash", superblock, stubborn=world.random.random() < 0.5)
-    process.respawns = int(3 * world.random.random())
-    if world.random.random() < 0.5:
+    process = node.kernel.spawn("bash", superblock, stubborn=world.chance() < 0.5)
+    process.respawns = int(3 * world.chance())
+    if world.chance() < 0.5:
         node.after(later(world, 0.1, 6.0), node.kernel.leave, process)
     return f"bash[{process.pid}] works in {volumes[0].mount}"
 
@@ -208,7 +208,7 @@ def hang_stop(_world: World, node: Node) -> str:
 
 def crash_application(world: World, node: Node) -> str:
     """It ends by itself, and may not start again at first."""
-    node.app.failures = int(5 * world.random.random())
+    node.app.failures = int(5 * world.chance())
     node.app.crash()
     return "the application crashes"
 
@@ -222,7 +222,7 @@ def late_devices(_world: World, node: Node) -> str:
 def unreadable(world: World, node: Node) -> str:
     """Reads of the mount table, sysfs, netlink or systemd give no answer for a while."""
     kernel = node.kernel
-    chance = world.random.random()
+    chance = world.chance()
     kernel.unreadable, kernel.unscannable, node.blind = chance < 0.5, 0.3 < chance < 0.7, chance > 0.6
     _reread(node)
     node.after(later(world, 0.3, 6.0), readable, node)
@@ -271,7 +271,7 @@ def release(world: World, node: Node) -> str:
     """`awsha release`, then `awsha resume`."""
     node.put_mark("released")
     node.poke()
-    if world.random.random() < 0.7:
+    if world.chance() < 0.7:
         node.after(later(world, 1.0, 10.0), resume_group, node)
     return "awsha release"
 
@@ -280,7 +280,7 @@ def pause(world: World, node: Node) -> str:
     """`awsha pause`, then `awsha resume`."""
     node.put_mark("paused")
     node.poke()
-    if world.random.random() < 0.7:
+    if world.chance() < 0.7:
         node.after(later(world, 1.0, 10.0), resume_group, node)
     return "awsha pause"
 
@@ -307,7 +307,7 @@ def fence(world: World, node: Node) -> str:
 
 def pull(world: World, node: Node) -> str:
     """Somebody detaches a volume in the console, perhaps by force, mounted or not."""
-    force = world.random.random() < 0.6
+    force = world.chance() < 0.6
     for volume in world.shape.group.volumes:
         _console(world, "DetachVolume", {"VolumeId": volume.id, "InstanceId": node.instance_id, "Force": force})
     return f"the volumes are detached in the console{', by force' if force else ''}"
@@ -346,7 +346,7 @@ def strike(world: World, mishap: Mishap, node: Node) -> None:
 
 def likely_node(world: World) -> Node:
     """Mostly the master: there it hurts."""
-    if world.random.random() < 0.65:
+    if world.chance() < 0.65:
         for node in world.nodes:
             if node.up and node.keepalived.state is MASTER:
                 return node

@@ -28,12 +28,12 @@ ACTIONS = (
 
 def later(world: World, low: float, high: float) -> float:
     """A chance between two bounds."""
-    return low + (high - low) * world.random.random()
+    return low + (high - low) * world.chance()
 
 
 def api_error(world: World, node: Node) -> str:
     """One code on the next calls of one action, before or after they took effect."""
-    kind = "error" if world.random.random() < 0.7 else "error_after"
+    kind = "error" if world.chance() < 0.7 else "error_after"
     return _call_fault(world, node, kind, world.random.choice(CODES))
 
 
@@ -81,7 +81,7 @@ def _fresh(world: World) -> None:
 def stuck(world: World, node: Node) -> str:
     """The next attach never completes, or the next detach never ends by itself."""
     del node
-    attach = world.random.random() < 0.5
+    attach = world.chance() < 0.5
     kind = FaultKind.STUCK_ATTACHING if attach else FaultKind.STUCK_BUSY
     world.cloud.region.add_fault(Fault("AttachVolume" if attach else "DetachVolume", kind))
     return f"EC2: {kind}"

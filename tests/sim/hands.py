@@ -66,7 +66,7 @@ class Hands:
         node = self.agent.node
         node.world.watch.starting(self.agent, step)
         world = node.world
-        chance = world.random.random()
+        chance = world.chance()
         busy = 1.5 * (chance - 0.97) / 0.03 if chance > 0.97 else 0.0  # all workers wait for slow calls
         world.started += 2
         if world.at_step and world.started - 1 in world.at_step:
@@ -83,7 +83,7 @@ class Hands:
         if refused:
             self._end(step, Outcome(False, refused, failure=Failure.REFUSED))
             return
-        chance = world.random.random()
+        chance = world.chance()
         strike = world.at_step.pop(number, None) if world.at_step else None
         if strike is not None:
             world.at(world.now, strike)
@@ -91,7 +91,7 @@ class Hands:
         elif chance < 0.75:
             self._act(step, world.now)
         else:
-            node.after((0.01 if chance < 0.95 else 0.3) * world.random.random(), self._act, step, world.now)
+            node.after((0.01 if chance < 0.95 else 0.3) * world.chance(), self._act, step, world.now)
 
     def _fresh(self, step: Step) -> Fresh:
         """What the guard judges by, read now (Executor._fresh)."""
@@ -158,7 +158,7 @@ class Hands:
         node = self.agent.node
         world = node.world
         group = self.agent.loop.group
-        chance = world.random.random()
+        chance = world.chance()
         match step:
             case StartApplication():
                 node.app.start(lambda told: self._end(step, told))
@@ -211,7 +211,7 @@ class Hands:
         """The agent was killed: what its programs do they do now, or never."""
         children, self._children = self._children, {}
         for work in children.values():
-            if self.agent.node.world.random.random() < 0.5:
+            if self.agent.node.world.chance() < 0.5:
                 try:
                     work()
                 except Refused:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from awsha.core.health import Verdict
-from awsha.core.model import Faults, Intent, Role, Unknown
+from awsha.core.model import ApplicationState, Faults, Intent, Role, Unknown
 from awsha.core.steps import Scope, Signal
 from tests.sim.agent import Agent
 from tests.sim.application import App
@@ -98,9 +98,9 @@ class Node:
         self._fresh_start()
         self.world.tell(self.name, "boots")
         self.world.watch.booted(self)
-        chance = self.world.random.random()
+        chance = self.world.chance()
         self.after(0.2 + 0.3 * chance, self.agent.begin)
-        self.after(0.3 + 0.5 * self.world.random.random(), self.keepalived.start, STARTUP_DELAY_S)
+        self.after(0.3 + 0.5 * self.world.chance(), self.keepalived.start, STARTUP_DELAY_S)
 
     def down(self, graceful: bool) -> None:
         """The guest ends. A graceful one flushes what it has."""
@@ -139,7 +139,7 @@ class Node:
         world.tell(self.name, f"thaws{', its clock jumps' if jump else ''}")
         held, self.held = self.held, []
         for act, args in held:
-            self.after(0.02 * world.random.random(), act, *args)
+            self.after(0.02 * world.chance(), act, *args)
 
     # --- keepalived ---
 
@@ -171,9 +171,9 @@ class Node:
             world.tell(self.name, f"notify {role} is lost")
             return
         intent = Intent(role, self.fork(), str(self.boot), self.time(), keepalived)
-        delay = 0.01 + 0.03 * world.random.random()
+        delay = 0.01 + 0.03 * world.chance()
         if self.notify_late_s:
-            delay += self.notify_late_s * world.random.random()
+            delay += self.notify_late_s * world.chance()
         self.after(delay, self.notified, intent)
 
     def notified(self, intent: Intent) -> None:
@@ -183,7 +183,7 @@ class Node:
         if self.dies_at_notify:
             self.dies_at_notify = False
             self.kill_agent()
-            self.after(0.1 + 2.0 * self.world.random.random(), self.start_agent)
+            self.after(0.1 + 2.0 * self.world.chance(), self.start_agent)
         if not self.agent.dead and self.lock is self.agent:
             self.agent.poke()
         elif self.agent.dead and (self.one_shot is None or self.one_shot.dead):
@@ -218,7 +218,7 @@ class Node:
         self.world.watch.judged(self, verdict.ok)
         self.healthy = verdict.ok
         self.world.tell(self.name, f"health: {'good' if verdict.ok else 'failed: ' + verdict.text}")
-        self.after(0.1 * self.world.random.random(), self._tracked)
+        self.after(0.1 * self.world.chance(), self._tracked)
 
     def _tracked(self) -> None:
         self.keepalived.track()
@@ -274,10 +274,16 @@ class Node:
         """A read of local facts."""
         if scope is Scope.DISKS:
             return self.kernel.facts()
+        return self.look_at_addresses() if scope is Scope.ADDRESSES else self.look_at_application()
+
+    def look_at_addresses(self) -> frozenset[str] | Unknown:
+        """Netlink."""
+        return LOST if self.blind else self.kernel.vips
+
+    def look_at_application(self) -> ApplicationState | Unknown | None:
+        """systemd."""
         if self.blind:
             return LOST
-        if scope is Scope.ADDRESSES:
-            return self.kernel.vips
         return self.app.state if self.world.shape.group.application else None
 
     def changed(self, scope: Scope) -> None:
@@ -304,14 +310,14 @@ class Node:
     def _look_later(self, scope: Scope, within_s: float) -> None:
         for agent in (self.agent, self.one_shot):
             if agent is not None and agent.quiet and not agent.dead:
-                self.after(within_s * self.world.random.random(), agent.poke, scope)
+                self.after(within_s * self.world.chance(), agent.poke, scope)
 
     def device_comes(self, volume_id: str) -> None:
         """EC2 has attached a volume; the device may be visible later."""
         device = self.kernel.plug(volume_id, visible=not self.late_devices)
         self.changed(Scope.DISKS)
         if self.late_devices:
-            self.after(0.5 + 3.0 * self.world.random.random(), self._device_shows, device)
+            self.after(0.5 + 3.0 * self.world.chance(), self._device_shows, device)
         self._look_later(Scope.DISKS, 1.0)
 
     def _device_shows(self, device: BlockDevice) -> None:

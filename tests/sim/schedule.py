@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import heapq
+from bisect import bisect
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
+from itertools import accumulate
 from random import Random
 
 from awsha.core.model import Role
 from awsha.core.plan import plan
 from awsha.core.situation import Code
-from awsha.core.steps import Scope
 from tests.sim import faults
 from tests.sim.healing import heal
 from tests.sim.invariants import Violation
@@ -82,9 +82,14 @@ def _headline(shape: Shape) -> str:
 
 
 def _pick(world: World, table: tuple[tuple[faults.Mishap, int], ...]) -> faults.Mishap:
-    mishaps, weights = zip(*table, strict=True)
-    picked: faults.Mishap = world.random.choices(mishaps, weights)[0]
-    return picked
+    mishaps, added_up = _added_up(table)
+    return mishaps[bisect(added_up, world.chance() * added_up[-1])]  # as Random.choices does it
+
+
+@lru_cache(maxsize=64)
+def _added_up(table: tuple[tuple[faults.Mishap, int], ...]) -> tuple[list[faults.Mishap], list[int]]:
+    """A table as `choices` takes it."""
+    return [mishap for mishap, _ in table], list(accumulate(weight for _, weight in table))
 
 
 def _plan_mishaps(world: World, favour: tuple[faults.Mishap, ...]) -> None:
@@ -123,10 +128,11 @@ def _calm(world: World) -> None:
 
 def _play(world: World) -> None:
     """Event after event, until the world rests or its time is over."""
-    queue, watch, pop = world.queue, world.watch, heapq.heappop
+    queue, due, watch = world.queue, world.due, world.watch
     events = 0
     while queue:
-        at, _, node, boot, act, args = pop(queue)
+        node, boot, act, args = queue.pop()
+        at = -due.pop()
         world.now = at
         if node is not None:
             if node.boot != boot:
@@ -156,7 +162,8 @@ def _at_rest(world: World) -> bool:
             return False
         if node.keepalived.state not in {MASTER, FAULT, "backup"} or (node.one_shot and not node.one_shot.dead):
             return False
-        if node.newest() is None or (node.newest().role is Role.MASTER) != (node.keepalived.state is MASTER):
+        newest = node.newest()
+        if newest is None or (newest.role is Role.MASTER) != (node.keepalived.state is MASTER):
             return False
     if world.cloud.region.next_due() is not None and not _asks_a_busy_guest(world):
         return False
@@ -169,8 +176,8 @@ def _plans_nothing(world: World, node: Node, master: bool) -> bool:
     loop = node.agent.loop
     now = node.time()
     known = loop.situation(now, node.wall(), node.agent.ambient(now))
-    host = replace(known.host, disks=node.look(Scope.DISKS), vips=node.look(Scope.ADDRESSES),
-                   application=node.look(Scope.APPLICATION))  # fmt: skip
+    host = replace(known.host, disks=node.kernel.facts(), vips=node.look_at_addresses(),
+                   application=node.look_at_application())  # fmt: skip
     decided = plan(replace(known, cloud=world.cloud.look_plainly(node), host=host))
     codes = {reason.code for reason in decided.reasons}
     rest = REST | MISCONFIGURED if world.shape.shared else REST

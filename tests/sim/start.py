@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from awsha.core.freshness import Freshness
 from awsha.core.loop import Ambient, Loop
 from awsha.core.model import ApplicationState, Heard, Intent, Role
-from awsha.core.steps import Scope
+from awsha.core.steps import SCOPES, Scope
 from tests.sim.agent import HEARD_MARK
 from tests.sim.shape import PRIORITIES, Shape
 from tests.sim.vrrp import BACKUP, MASTER
@@ -15,8 +14,6 @@ from tests.sim.vrrp import BACKUP, MASTER
 if TYPE_CHECKING:
     from tests.sim.node import Node
     from tests.sim.world import World
-
-PARTS = ("group", "me", "_decide", "_judge_health")  # what a loop is made with, and keeps
 
 
 def begin(world: World) -> None:
@@ -31,7 +28,7 @@ def begin(world: World) -> None:
         names = shape.nodes
         world.network.part([(one, other) for one in names for other in names if one != other])
     if shape.group.application is not None:
-        world.at(world.now + world.random.random(), world.client)
+        world.at(world.now + world.chance(), world.client)
 
 
 def _steady(world: World) -> None:
@@ -47,7 +44,7 @@ def _steady(world: World) -> None:
         heard: dict[str, Heard] = {}
         if not serves and not filtered:
             heard[first.name] = Heard(node.time() - 0.4, PRIORITIES[first.name])
-        elif not filtered and world.random.random() < 0.5:  # the others have served before
+        elif not filtered and world.chance() < 0.5:  # the others have served before
             heard |= {n.name: Heard(node.time() - 500.0, PRIORITIES[n.name]) for n in world.nodes if n is not node}
         node.marks = frozenset(HEARD_MARK + name for name in heard)
         role = Role.MASTER if serves else Role.BACKUP
@@ -90,38 +87,37 @@ def _rested(world: World, node: Node, heard: dict[str, Heard]) -> None:
     agent.heard = heard
     node.lock = agent
     agent.health = True
-    template = _template(world.shape, node, world)
-    loop = agent.loop
-    for part, value in template.items():
-        setattr(loop, part, _own(value))
-    loop.intent = node.newest()
-    agent.facts_at = dict.fromkeys(Scope, node.time())
+    take_over(agent.loop, _template(world.shape, node, world))
+    agent.loop.intent = node.newest()
+    agent.facts_at = dict.fromkeys(SCOPES, node.time())
     agent.quiet = True
-    if world.random.random() < 0.1:
-        node.after(4.0 * world.random.random(), agent.poke)
+    if world.chance() < 0.1:
+        node.after(4.0 * world.chance(), agent.poke)
 
 
-def _own(value: Any) -> Any:
-    """A copy of what a loop changes in place; everything else in it is frozen, and shared."""
-    if isinstance(value, set | dict):
-        return value.copy()
-    if isinstance(value, Freshness):
-        twin = Freshness()
-        for part, inner in vars(value).items():
-            setattr(twin, part, inner.copy() if isinstance(inner, dict) else inner)
-        return twin
-    return value
+def take_over(mine: Loop, known: Loop) -> None:
+    """All that one loop has come to know, to another one (test_sim.py: nothing is missing)."""
+    mine.cloud, mine.disks, mine.vips, mine.application = known.cloud, known.disks, known.vips, known.application
+    mine.memory, mine.verdict = known.memory, known.verdict
+    mine._judged, mine._first_look = known._judged, known._first_look
+    mine._running, mine._begun, mine._rested = known._running.copy(), known._begun.copy(), known._rested.copy()
+    order, other = mine._freshness, known._freshness
+    order._order = other._order
+    for scope in SCOPES:
+        fact, told = order._facts[scope], other._facts[scope]
+        fact.changed, fact.superseded, fact.answered = told.changed, told.superseded, told.answered
+        fact.asked, fact.asked_at, fact.read_at = told.asked, told.asked_at, told.read_at
 
 
-_TEMPLATES: dict[tuple[int, str, str], dict[str, Any]] = {}
+_TEMPLATES: dict[tuple[int, str, str], Loop] = {}
 
 
-def _template(shape: Shape, node: Node, world: World) -> dict[str, Any]:
+def _template(shape: Shape, node: Node, world: World) -> Loop:
     serves = node.keepalived.state is MASTER
     key = (id(shape), node.name, "" if serves else next(n.name for n in world.nodes if n.keepalived.state is MASTER))
-    found = _TEMPLATES.get(key)
-    if found is None:
-        loop = Loop(shape.group, node.me)
+    loop = _TEMPLATES.get(key)
+    if loop is None:
+        loop = _TEMPLATES[key] = Loop(shape.group, node.me)
         loop.set_intent(node.newest())
         for _ in range(2):
             loop.turn(node.time(), node.wall(), Ambient())
@@ -129,5 +125,4 @@ def _template(shape: Shape, node: Node, world: World) -> dict[str, Any]:
             for scope in (Scope.DISKS, Scope.ADDRESSES, Scope.APPLICATION):
                 loop.read(scope, node.look(scope), node.time())
         loop.turn(node.time(), node.wall(), Ambient())
-        found = _TEMPLATES[key] = {part: value for part, value in vars(loop).items() if part not in PARTS}
-    return found
+    return loop

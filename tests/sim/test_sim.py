@@ -12,12 +12,16 @@ from random import Random
 import pytest
 
 from awsha.aws import facts
+from awsha.core.freshness import Fact
+from awsha.core.loop import Loop
+from awsha.core.steps import Scope, SetMark
 from awsha.lab.rules import Ec2Error
 from tests.sim.__main__ import main, run_many
 from tests.sim.faults import HINDRANCES, MOVERS
 from tests.sim.faults_ec2 import CODES
 from tests.sim.schedule import run
-from tests.sim.shape import INSTANCES, SHAPES, VIPS, VOLUMES
+from tests.sim.shape import INSTANCES, SHAPES, VIPS, VOLUMES, identity
+from tests.sim.start import take_over
 from tests.sim.wiring import REAL
 from tests.sim.world import World
 
@@ -57,6 +61,30 @@ def test_a_schedule_does_not_depend_on_those_before_it():
     alone = run(6, 30)
     run_many(6, 0, 30, 2)
     assert run(6, 30) == alone
+
+
+def test_a_rested_loop_takes_over_all_that_the_template_knows():
+    """Whatever a loop comes to know in its life has a place in start.py."""
+    shape = SHAPES[2][0]
+    known, fresh = Loop(shape.group, identity("a", shape.nodes)), Loop(shape.group, identity("a", shape.nodes))
+    made = {"group", "me", "_decide", "_judge_health", "intent"}  # as it was made, or set by itself
+    own = {"_running", "_begun", "_rested"}  # changed in place
+    for part in vars(known).keys() - made - {"_freshness", *own}:
+        setattr(known, part, object())
+    known._running["x"] = SetMark("x")
+    known._begun["x"] = known._rested["y"] = 2.0
+    known._freshness.changed(Scope.CLOUD)
+    known._freshness.ask(Scope.DISKS, 3.0)
+    take_over(fresh, known)
+    for part in vars(known).keys() - made - {"_freshness"}:
+        assert getattr(fresh, part) == getattr(known, part), part
+    assert all(getattr(fresh, part) is not getattr(known, part) for part in own)
+    mine, other = fresh._freshness, known._freshness
+    assert mine._order == other._order
+    for scope in Scope:
+        facts = [{part: getattr(f.of(scope), part) for part in Fact.__slots__} for f in (mine, other)]
+        assert facts[0] == facts[1]
+        assert mine.of(scope) is not other.of(scope)
 
 
 def test_the_command_reports_in_json(capsys: pytest.CaptureFixture[str]):

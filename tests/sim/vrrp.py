@@ -12,6 +12,7 @@ from awsha.core.model import Role
 
 if TYPE_CHECKING:
     from tests.sim.node import Node
+    from tests.sim.world import World
 
 INIT, BACKUP, MASTER, FAULT, DEAD = "init", "backup", "master", "fault", "dead"
 
@@ -45,7 +46,7 @@ class Keepalived:
         self.state = state
         if state is MASTER:
             self.node.kernel.vips = frozenset(self.node.world.shape.group.vips)
-            self.node.after(self.node.world.random.random() * self.advert_s, self._advertise, self._asked)
+            self.node.after(self.node.world.chance() * self.advert_s, self._advertise, self._asked)
         else:
             self._listen(self._patience())
 
@@ -159,7 +160,7 @@ class Network:
 
     __slots__ = ("_world", "cut", "late_s", "loss")
 
-    def __init__(self, world) -> None:
+    def __init__(self, world: World) -> None:
         self._world = world
         self.cut: dict[tuple[str, str], int] = {}  # (from, to): how many partitions cut it
         self.loss = 0.0
@@ -184,9 +185,9 @@ class Network:
         for node in world.nodes:
             if node is sender or not node.up or (self.cut and (sender.name, node.name) in self.cut):
                 continue
-            if self.loss and world.random.random() < self.loss:
+            if self.loss and world.chance() < self.loss:
                 continue
             if self.late_s or node.paused:
-                node.after(self.late_s * world.random.random(), node.hear, sender, priority)
+                node.after(self.late_s * world.chance(), node.hear, sender, priority)
             else:
                 node.hear(sender, priority)

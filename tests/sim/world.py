@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Callable
 from random import Random
 from typing import TYPE_CHECKING, Any
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     from tests.sim.wiring import Wiring
 
 START = 1000.0  # boottime when a schedule begins
-Event = tuple[float, int, Node | None, int, Callable[..., None], tuple[Any, ...]]
+Event = tuple[Node | None, int, Callable[..., None], tuple[Any, ...]]  # where, in which boot, what
 
 
 class World:
@@ -35,6 +34,7 @@ class World:
     def __init__(self, shape: Shape, random: Random, wiring: Wiring, trace: bool = False) -> None:
         self.shape = shape
         self.random = random
+        self.chance: Callable[[], float] = random.random
         self.wiring = wiring
         self.now = START
         self.trace = Trace(START) if trace else None
@@ -48,8 +48,9 @@ class World:
         self.at_step: dict[int, Callable[[], None]] = {}
         self.not_calm_before = 0.0
         self.changed = True  # a kernel changed since the invariants were last looked at
+        # What is to come: the last is the next one, and what is due at one moment comes in the order of its coming.
         self.queue: list[Event] = []
-        self._count = 0
+        self.due: list[float] = []  # the same places: minus the time of each
         self.disks = {v.id or "": Disk(v.id or "") for v in shape.group.volumes}
         self.sent = 0
         self.acknowledged: list[int] = []
@@ -73,8 +74,12 @@ class World:
 
     def push(self, at: float, node: Node | None, act: Callable[..., None], args: tuple[Any, ...]) -> None:
         """One event on the queue."""
-        self._count += 1
-        heapq.heappush(self.queue, (at, self._count, node, node.boot if node else 0, act, args))
+        due = self.due
+        place = len(due)
+        while place and due[place - 1] >= -at:  # most events are due soon: their place is near the end
+            place -= 1
+        due.insert(place, -at)
+        self.queue.insert(place, (node, 0 if node is None else node.boot, act, args))
 
     def at(self, when: float, act: Callable[..., None], *args: Any) -> None:
         """Later, wherever."""
@@ -134,7 +139,7 @@ class World:
             if node.eni_id == eni and node.up and not node.paused and vip in node.kernel.vips:
                 node.app.request(self.sent)
         if not self.calm:
-            self.at(self.now + 0.2 + 1.5 * self.random.random(), self.client)
+            self.at(self.now + 0.2 + 1.5 * self.chance(), self.client)
 
     def acknowledge(self, node: Node, record: int) -> None:
         """The client gets its answer."""
