@@ -59,6 +59,15 @@ def need_agent(group: Group) -> None:
 
 def release(group: Group, timeout_s: float, say: Say) -> int:
     """Let everything go here, then VRRP; this node stays out until `awsha resume`. Returns 0, or 75 out of time."""
+    if _let_go(group, timeout_s, say):
+        say(f"{group.name} is released here; this node stays out until: awsha resume {group.name}")
+        return 0
+    say(f"not done after {timeout_s:g} s; it goes on. See: awsha status {group.name}")
+    return EX_TEMPFAIL
+
+
+def _let_go(group: Group, timeout_s: float, say: Say) -> bool:
+    """Mark the group as released, and watch until nothing of it is here; False out of time. The mark stays."""
     need_agent(group)
     Marks(group.name).put(RELEASED)
     ask.ask(f"wake {group.name}")
@@ -67,11 +76,7 @@ def release(group: Group, timeout_s: float, say: Say) -> int:
         told = (ask.report() or {}).get(group.name)
         return told is not None and told["goal"] == "release" and told["converged"] and not told["health"]["ok"]
 
-    if _until(gone, timeout_s, lambda: _progress(group, say)):
-        say(f"{group.name} is released here; this node stays out until: awsha resume {group.name}")
-        return 0
-    say(f"not done after {timeout_s:g} s; it goes on. See: awsha status {group.name}")
-    return EX_TEMPFAIL
+    return _until(gone, timeout_s, lambda: _progress(group, say))
 
 
 def switchover(node: Node, group: Group, to: str | None, timeout_s: float, say: Say, *, dry_run: bool) -> int:
@@ -88,8 +93,9 @@ def switchover(node: Node, group: Group, to: str | None, timeout_s: float, say: 
     marks = Marks(group.name)
     deadline = boottime() + timeout_s
     try:
-        code = release(group, timeout_s, lambda text: None if "resume" in text else say(text))
-        if code == 0:
+        if not _let_go(group, timeout_s, say):
+            say(f"{group.name} was not let go within {timeout_s:g} s; {me.name} competes again")
+        else:
             last: list[Holders] = []
 
             def taken() -> bool:

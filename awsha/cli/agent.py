@@ -28,7 +28,8 @@ def agent(config: Path, verbose: bool) -> None:
     "--timeout",
     "timeout_s",
     type=click.FloatRange(min=0, min_open=True),
-    help="Seconds; default by the group's timeouts.",
+    metavar="SECONDS",
+    help="Default: by the group's timeouts.",
 )
 @click.pass_obj
 def converge(config: Path, group: str, role: str | None, timeout_s: float | None) -> int:

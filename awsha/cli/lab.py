@@ -41,7 +41,7 @@ def lab(prefix: str | None) -> None:
 @click.option("--fence", default="stop-instance", show_default=True, type=click.Choice(FENCES))
 @click.option("--latency", default="aws", show_default=True, type=click.Choice(["aws", "none"]), help="EC2's delays.")
 @click.option("--fstype", default="ext4", show_default=True, type=click.Choice(["ext4", "xfs"]))
-@click.option("--advert-int", default=0.2, show_default=True, help="Seconds between VRRP adverts.")
+@click.option("--advert-int", default=0.2, show_default=True, metavar="SECONDS", help="Between VRRP adverts.")
 @click.option("--open-files", default="", type=click.Choice(["", "wait", "terminate", "kill"]), help="As awsha.toml.")
 @click.option("--timeout", "timeouts", multiple=True, metavar="NAME=SECONDS", help="One of [group.timeouts].")
 @click.option("--application/--no-application", default=True, help="A record server on the volume, for the client.")
@@ -49,7 +49,7 @@ def lab(prefix: str | None) -> None:
 @click.option("--keepalived/--no-keepalived", default=True, help="Start keepalived in each node.")
 @click.option("--vrrp-filtered", is_flag=True, help="No VRRP passes, as without a rule for protocol 112.")
 @click.option("--wait/--no-wait", default=True, help="Wait until each group has a master that holds everything.")
-@click.option("--deadline", "deadline_s", default=90.0, show_default=True, help="Seconds to come up.")
+@click.option("--deadline", "deadline_s", default=90.0, show_default=True, metavar="SECONDS", help="To come up.")
 @JSON
 def up(timeouts: tuple[str, ...], wait: bool, deadline_s: float, as_json: bool, **options: Any) -> None:  # noqa: ANN401 - click's values
     """Start a pair, and wait until one node is master."""
@@ -131,7 +131,7 @@ def heal(node: str) -> None:
 @click.option("--stuck", type=click.Choice(["attaching", "busy"]), help="An attachment that gets no further.")
 @click.option("--stale", type=float, metavar="SECONDS", help="Describe what was true this long ago.")
 @click.option("--times", default=1, show_default=True, help="How often; 0: until cleared.")
-@click.option("--node", help="Only calls of this node.")
+@click.option("--node", metavar="NODE", help="Only calls of this node.")
 @click.option("--match", help="Only calls that name this (a volume, a device).")
 def fault(action: str, **options: Any) -> None:  # noqa: ANN401 - click's values
     """Make an EC2 action fail: awsha lab fault AttachVolume --lost-reply
@@ -185,7 +185,7 @@ def client() -> None:
 
 
 @client.command("start")
-@click.option("--pause", "pause_s", default=0.01, show_default=True, help="Seconds between two records.")
+@click.option("--pause", "pause_s", default=0.01, show_default=True, metavar="SECONDS", help="Between two records.")
 def client_start(pause_s: float) -> None:
     """Start writing; goes on until `stop`."""
     click.echo(ask(lab_from_environment(), {"do": "client_start", "pause_s": pause_s}))

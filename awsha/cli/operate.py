@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -11,14 +11,24 @@ from awsha.core.errors import AwshaError
 from awsha.core.policy import Fence, Group
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from awsha.agent.assembly import Node
 
 TIMEOUT_S = 180.0
+FC = TypeVar("FC", bound="Callable[..., Any] | click.Command")
 METHODS = [Fence.STOP_INSTANCE.value, Fence.FORCE_DETACH.value]
-timeout = click.option(
-    "--timeout", "timeout_s", type=click.FloatRange(min=0, min_open=True), default=TIMEOUT_S, show_default=True,
-    help="Seconds to watch. Ctrl-C too ends the watching, not the work.",
-)  # fmt: skip
+
+
+def _timeout(text: str) -> Callable[[FC], FC]:
+    """The flag that bounds how long a command watches; `text` says what the end of it means."""
+    limit = click.FloatRange(min=0, min_open=True)
+    return click.option(
+        "--timeout", "timeout_s", type=limit, default=TIMEOUT_S, show_default=True, metavar="SECONDS", help=text
+    )
+
+
+goes_on = _timeout("Watch this long. Ctrl-C too ends the watching, not the work.")
 
 
 def _node(config: Path) -> Node:
@@ -35,7 +45,7 @@ def _groups(node: Node, name: str | None) -> list[Group]:
 
 @click.command()
 @click.argument("group", required=False)
-@timeout
+@goes_on
 @click.pass_obj
 def release(config: Path, group: str | None, timeout_s: float) -> int:
     """Let GROUP (default: all) go on this node, then let VRRP give way; the node stays out until `awsha resume`.
@@ -52,7 +62,7 @@ def release(config: Path, group: str | None, timeout_s: float) -> int:
 @click.argument("group")
 @click.option("--to", metavar="NODE", help="The peer that shall have it.")
 @click.option("--dry-run", is_flag=True, help="Only say what would be done, or why it is refused.")
-@timeout
+@_timeout("Wait this long for the peer. After it, or at Ctrl-C, this node competes again.")
 @click.pass_obj
 def switchover(config: Path, group: str, to: str | None, dry_run: bool, timeout_s: float) -> int:
     """Hand GROUP to a peer: application stopped, unmounted and detached before VRRP gives way.
@@ -96,7 +106,7 @@ def resume(config: Path, group: str | None) -> None:
 @click.argument("node_name", metavar="NODE")
 @click.option("--yes", is_flag=True, help="Do it; without, only say what would be done.")
 @click.option("--method", type=click.Choice(METHODS), help="Default: by policy.")
-@timeout
+@goes_on
 @click.pass_obj
 def fence(config: Path, node_name: str, yes: bool, method: str | None, timeout_s: float) -> int:
     """Take NODE out by force: it is dead, or must be, and still holds what its peer needs.

@@ -9,11 +9,11 @@ from typing import Any
 
 import click
 
-from awsha.core.errors import AwshaError
+from awsha.core.errors import EX_CONFIG, AwshaError
 from awsha.core.model import Role
 
 WATCH_S = 1.0
-UNKNOWN = 3  # for a monitoring plugin, a question that makes no sense is neither good nor bad
+UNKNOWN = 3  # for a monitoring plugin, a question without an answer is neither good nor bad
 
 
 @click.command()
@@ -29,11 +29,12 @@ def status(config: Path, group: str | None, as_json: bool, watch: bool) -> int:
     from awsha.agent.assembly import assemble, group_named
     from awsha.agent.look import report
 
-    node = assemble(config, blind=True)
     try:
+        node = assemble(config, blind=True)
         groups = [group_named(node.policy, group)] if group else list(node.policy.groups)
     except AwshaError as error:
-        raise AwshaError(error.message, hint=error.hint, exit_code=UNKNOWN) from error
+        code = error.exit_code if error.exit_code == EX_CONFIG else UNKNOWN
+        raise AwshaError(error.message, hint=error.hint, exit_code=code) from error
     if watch and not as_json:
         return _watch(lambda: report(node, groups))
     told = report(node, groups)

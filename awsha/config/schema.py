@@ -208,7 +208,7 @@ def _findings(error: BaseException, key: Key, record: type) -> Iterator[Finding]
     elif isinstance(error, InvalidValueError):
         yield Finding((*key, *error.below), error.reason, error.hint)
     else:
-        yield Finding(key, f"cannot be read ({type(error).__name__}: {error})", "see docs/configuration.md")
+        yield Finding(key, f"cannot be read ({type(error).__name__}: {error})", "see docs/reference.md")
 
 
 def _findings_in_table(error: BaseException, key: Key, record: type) -> Iterator[Finding]:

@@ -84,7 +84,10 @@ _ERROR, _WARNING, _UNKNOWN = Severity.ERROR, Severity.WARNING, Severity.UNKNOWN
 
 CATALOGUE: dict[Code, Entry] = {
     Code.CONFIG: Entry(
-        _ERROR, "awsha.toml has a mistake", "nothing of awsha runs with it", "correct it; docs/configuration.md"
+        _ERROR,
+        "awsha.toml has a mistake",
+        "nothing of awsha runs with it",
+        "awsha config show names each one; docs/reference.md",
     ),
     Code.NOT_A_NODE: Entry(
         _ERROR,

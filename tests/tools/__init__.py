@@ -1,0 +1,1 @@
+"""What a developer runs: generators of what stands in the repository."""
