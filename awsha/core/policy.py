@@ -33,6 +33,9 @@ class Fsck(StrEnum):
     NEVER = "never"
 
 
+Tags = tuple[tuple[str, str], ...]  # name and value
+
+
 @dataclass(frozen=True, slots=True)
 class Node:
     """One EC2 instance of the pair. `address` is its primary private IPv4 address, by which it knows itself."""
@@ -49,7 +52,7 @@ class Volume:
 
     mount: str
     id: str | None = None
-    tags: tuple[tuple[str, str], ...] = ()
+    tags: Tags = ()
     fstype: str | None = None  # None: read from the device
     options: str = ""  # mount(8) -o, comma separated
     fsck: Fsck = Fsck.AUTO
@@ -104,12 +107,20 @@ class Group:
 
 
 @dataclass(frozen=True, slots=True)
+class Discover:
+    """The nodes by their tags, in the place of `[[node]]`."""
+
+    tags: Tags
+
+
+@dataclass(frozen=True, slots=True)
 class Policy:
-    """The whole of awsha.toml, defaults filled in."""
+    """The whole of awsha.toml, defaults filled in. With `discover`, `nodes` is empty until they have been found."""
 
     nodes: tuple[Node, ...]
     groups: tuple[Group, ...]
     region: str | None = None
+    discover: Discover | None = None
     command: str | None = None  # path of awsha as keepalived shall run it; None: the one that generates
 
 
