@@ -157,7 +157,8 @@ def _show(seen: Seen) -> None:
 
     from awsha.core.found import spoken
 
-    console = Console(highlight=False)
+    wide = max(Console().width, 240)  # an ARN is for copying: a terminal wraps the line, not the word
+    console = Console(highlight=False, width=wide)
     console.print(Text(f"{seen.region}: {spoken(seen.tags)}", "dim"), soft_wrap=True)
     rows = {
         "instances": (

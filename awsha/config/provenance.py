@@ -54,7 +54,7 @@ class _Place:
         kind, value = type(record), getattr(record, attribute)
         word = toml_name(kind, attribute)
         place: Key = (*self.key, word)
-        name = key_text(place[2:] if self.key else place)
+        name = key_text(place[2:] or place)  # without the table and its number, which the section tells
         note = UNSET.get((kind, attribute), "") if value is None else ""
         written = word in self.table
         line = line_of(self.loaded.places, place) if written else None
