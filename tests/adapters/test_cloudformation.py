@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import copy
+import json
 import os
 import shutil
 import subprocess
 import sys
+import threading
 import tomllib
 from collections.abc import Callable
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -427,6 +430,68 @@ def test_node_a_takes_the_volume_and_tells_the_peer_when_it_has_begun(monkeypatc
         done = run("volume")
         assert (done.returncode, done.stdout) == (0, "")
         ec2.close()
+
+
+STEPS = """
+hostname() { echo "$OWN"; }
+install_programs() { echo install; }
+write_config() { echo "config $1"; }
+permitted() { echo permitted; }
+make_file_system() { echo format; }
+peer_has_begun() { echo begun; }
+awsha() { echo "awsha 1"; }
+tell() { echo "tell $1"; }
+start() { echo "start $1"; }
+"""
+
+
+@pytest.mark.parametrize(("own", "between"), [("10.51.0.10", "format"), ("10.51.0.11", "begun")])
+def test_the_first_boot_goes_step_by_step(own: str, between: str, tmp_path: Path):
+    done = bash(stack(), tmp_path, f"{STEPS} OWN={own}; main")
+    letter = "a" if between == "format" else "b"
+    steps = ["install", "config /etc/awsha", "permitted", between, f"start {letter}", "tell SUCCESS"]
+    assert done.stdout.splitlines() == steps
+
+
+@pytest.mark.parametrize("step", ["install_programs", "make_file_system", "start"])
+def test_a_step_that_fails_ends_it_and_is_told(step: str, tmp_path: Path):
+    done = bash(stack(), tmp_path, f"{STEPS} OWN=10.51.0.10; {step}() {{ false; }}; main")
+    assert done.returncode != 0
+    assert done.stdout.splitlines()[-1] == "tell FAILURE"
+    assert "tell SUCCESS" not in done.stdout
+
+
+def test_the_stack_is_told_why_in_the_way_that_s3_wants_it(tmp_path: Path):
+    """Run as cloud-init runs it, on a host that is none of the nodes."""
+    told: list[tuple[str | None, dict[str, str]]] = []
+
+    class Handle(BaseHTTPRequestHandler):
+        def do_PUT(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            told.append((self.headers["Content-Type"], json.loads(body)))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    made = stack(AddressA="192.0.2.10", AddressB="192.0.2.11", Vip="192.0.2.100")
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handle) as server:
+        made.ids["ReadyHandle"] = f"http://127.0.0.1:{server.server_port}/handle?Signature=a%2Fb&x=1"
+        file = tmp_path / "part-001"
+        file.write_text(script(made))
+        file.chmod(0o700)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        done = subprocess.run([str(file)], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60)
+        server.shutdown()
+    assert done.returncode != 0
+    assert "no node has one of the addresses" in done.stderr
+    assert told
+    for content_type, message in told:
+        assert not content_type
+        assert message.keys() == {"Status", "Reason", "UniqueId", "Data"}
+        assert message["Status"] == "FAILURE"
+        assert "cloud-init-output.log" in message["Reason"]
 
 
 def test_the_units_are_those_of_this_tree():

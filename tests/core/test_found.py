@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from awsha.config.fingerprint import fingerprint
+from awsha.config.init import Wish, compose
 from awsha.config.load import Loaded, parse, with_nodes
 from awsha.config.problems import ConfigError
 from awsha.config.provenance import values
@@ -137,3 +138,9 @@ def test_a_volume_may_be_written_as_its_arn():
     assert "is in eu-west-1, and region is us-east-1" in problems('region = "us-east-1"\n' + text)
     assert loaded('region = "eu-west-1"\n' + text)
     assert "is not a volume id" in problems(text.replace("volume/vol", "instance/i"))
+
+
+def test_init_takes_an_arn_for_a_volume():
+    text = compose(Wish(["a=10.0.0.10", "b=10.0.0.11"], ["10.0.0.100"], [f"{ARN}:/srv/data"]), "f")
+    [volume_read] = parse(text, "f").policy.groups[0].volumes
+    assert (volume_read.id, volume_read.mount) == ("vol-0123456789abcdef0", "/srv/data")
