@@ -14,10 +14,11 @@ demo: .venv  ## a real pair failing over in the lab, for people to watch (about 
 test: .venv lint  ## everything that .ci/run runs
 	$(PY) -m pytest -q -rs -n 3
 
-lint: .venv  ## ruff and strict mypy
+lint: .venv  ## ruff, strict mypy, cfn-lint
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
+	.venv/bin/cfn-lint
 
 sim: .venv  ## the deterministic simulation: SCHEDULES=100000 SEED=1
 	$(PY) -m tests.sim --schedules $(SCHEDULES) --seed $(SEED)

@@ -7,12 +7,12 @@ import threading
 from pathlib import Path
 
 from awsha import __version__
-from awsha.agent import ask
+from awsha.agent import ask, discovery
 from awsha.agent.assembly import Node
 from awsha.agent.journal import Journal
 from awsha.aws.errors import Ec2Error, Kind
 from awsha.aws.permissions import CONFIG_TAG
-from awsha.config.fingerprint import of_file
+from awsha.config.fingerprint import fingerprint
 from awsha.core.judge_host import Published
 from awsha.core.model import Unknown
 
@@ -20,8 +20,8 @@ PAUSES_S = (0.0, 5.0, 30.0, 120.0, 600.0)  # before each try; a tag that never c
 
 
 def installed(config: Path) -> Published:
-    """This file and this version. Raises ConfigError."""
-    return Published(of_file(config), __version__)
+    """This file and this version. Raises AwshaError."""
+    return Published(fingerprint(discovery.read(config).raw), __version__)
 
 
 def told(published: Published) -> str:

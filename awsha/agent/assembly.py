@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from awsha.agent import discovery
 from awsha.agent.execute import Executor
 from awsha.agent.hearing import Hearing
 from awsha.agent.marks import Marks
@@ -19,7 +20,6 @@ from awsha.agent.paths import private_dir, run_dir, write_atomically
 from awsha.aws.ec2 import Ec2
 from awsha.aws.identity import LocalInterface, identify, region_of, this_node
 from awsha.aws.metadata import Metadata
-from awsha.config.load import load
 from awsha.core.errors import AwshaError
 from awsha.core.loop import Loop
 from awsha.core.model import Self, Unknown
@@ -87,7 +87,7 @@ def assemble(
     `listen`: hear VRRP adverts. `blind`: go on with what the kernel knows when EC2 and metadata do not answer (for
     status, which must tell what it can). Raises AwshaError (exit code 78 for the configuration).
     """
-    policy = load(config)
+    policy = discovery.read(config).policy
     metadata = Metadata()
     local = network_interfaces()
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from awsha.agent import discovery
 from awsha.aws import inspect
 from awsha.aws.ec2 import Ec2
 from awsha.aws.errors import Ec2Error
@@ -27,7 +28,7 @@ class Found:
 
 def scope(config: Path, *, lookup: bool) -> Found:
     """The resources of a configuration. Raises AwshaError for the configuration, and when EC2 does not tell."""
-    policy = load(config)
+    policy = discovery.read(config).policy if lookup else load(config)
     if not lookup:
         return _unasked(policy)
     region = region_of(policy, Metadata())
@@ -76,7 +77,7 @@ def _asked(policy: Policy, ec2: Ec2) -> Scope:
 def _unasked(policy: Policy) -> Found:
     """What awsha.toml names; `*` for the rest."""
     instances = tuple(node.instance_id for node in policy.nodes if node.instance_id)
-    complete = len(instances) == len(policy.nodes)
+    complete = len(instances) == len(policy.nodes) > 0
     notes = ["network interfaces are not named in awsha.toml: granted for all of the region"]
     if not complete:
         notes.append("not every node has instance_id in awsha.toml: granted for all instances of the region")

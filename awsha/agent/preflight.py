@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from awsha import __version__
-from awsha.agent import about
+from awsha.agent import about, discovery
 from awsha.agent import preflight_ec2 as cloud_reads
 from awsha.agent import preflight_host as host
 from awsha.agent.assembly import network_interfaces
@@ -22,7 +22,7 @@ from awsha.aws.ec2 import Ec2
 from awsha.aws.identity import region_of, this_node
 from awsha.aws.metadata import Metadata, MetadataError, MetadataKind
 from awsha.config.fingerprint import fingerprint
-from awsha.config.load import Loaded, read
+from awsha.config.load import Loaded
 from awsha.config.machine import script_refused
 from awsha.config.problems import ConfigError, Problem
 from awsha.core import judge_cloud, judge_host
@@ -64,9 +64,11 @@ def check(config: Path, progress: Progress = lambda _done, _total, _name: None) 
     """Everything about this pair, as seen from here. Raises nothing that a configuration or EC2 can cause."""
     began = time.monotonic()
     try:
-        report = _check(read(config), progress)
+        report = _check(discovery.read(config), progress)
     except ConfigError as error:
         report = Report([_mistake(problem) for problem in error.problems], [CONFIGURATION])
+    except AwshaError as error:
+        report = Report([Finding(Code.CONFIG, f"[discover] {error.message}", "discover", error.hint)], [CONFIGURATION])
     report.findings = ordered(report.findings)
     report.took_s = time.monotonic() - began
     return report

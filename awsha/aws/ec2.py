@@ -163,8 +163,8 @@ class Ec2:
 
     def resolve_volume(self, tags: Mapping[str, str], timeout_s: float = CALL_TIMEOUT_S) -> str:
         """The id of the one volume that carries all of `tags`. Raises Ec2Error; AwshaError when there is not one."""
-        filters = [{"Name": f"tag:{key}", "Values": [_literal(value)]} for key, value in sorted(tags.items())]
-        found = facts.volumes(self._pages("DescribeVolumes", "Volumes", {"Filters": filters}, timeout_s))
+        params = {"Filters": tag_filters(tags)}
+        found = facts.volumes(self._pages("DescribeVolumes", "Volumes", params, timeout_s))
         if len(found) == 1:
             return next(iter(found))
         asked = ", ".join(f"{key}={value}" for key, value in sorted(tags.items()))
@@ -349,6 +349,11 @@ def _answer(job: Future[T], action: str, deadline: float) -> T | AwshaError:
 def _part(job: Future[T], action: str, deadline: float) -> T | Unknown:
     answer = _answer(job, action, deadline)
     return Unknown(answer.message) if isinstance(answer, AwshaError) else answer
+
+
+def tag_filters(tags: Mapping[str, str]) -> list[dict[str, Any]]:
+    """EC2's filters for what carries all of these tags."""
+    return [{"Name": f"tag:{key}", "Values": [_literal(value)]} for key, value in sorted(tags.items())]
 
 
 def _literal(value: str) -> str:

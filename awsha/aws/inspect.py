@@ -50,8 +50,9 @@ def volumes(ec2: Ec2, ids: Collection[str], timeout_s: float = LOOK_TIMEOUT_S) -
 
 def holders(ec2: Ec2, addresses: Collection[str], timeout_s: float = LOOK_TIMEOUT_S) -> tuple[Interface, ...]:
     """The ENIs of the account, in any VPC of the region, that have one of these addresses."""
-    pages = _pages(ec2, "DescribeNetworkInterfaces", _filter("addresses.private-ip-address", addresses), timeout_s)
-    return tuple(_interface(record) for reply in pages for record in reply.get("NetworkInterfaces", ()))
+    asked = _filter("addresses.private-ip-address", addresses)
+    replies = pages(ec2, "DescribeNetworkInterfaces", asked, timeout_s)
+    return tuple(_interface(record) for reply in replies for record in reply.get("NetworkInterfaces", ()))
 
 
 def subnets(ec2: Ec2, ids: Collection[str], timeout_s: float = LOOK_TIMEOUT_S) -> dict[str, str]:
@@ -128,7 +129,8 @@ def _filter(name: str, values: Collection[str | None]) -> dict[str, Any]:
     return {"Filters": [{"Name": name, "Values": sorted(value for value in values if value)}]}
 
 
-def _pages(ec2: Ec2, action: str, params: Mapping[str, Any], timeout_s: float) -> Iterator[Mapping[str, Any]]:
+def pages(ec2: Ec2, action: str, params: Mapping[str, Any], timeout_s: float) -> Iterator[Mapping[str, Any]]:
+    """The pages of a describe, in EC2's words. Raises Ec2Error, also when there are more than PAGES_MOST."""
     deadline = time.monotonic() + timeout_s
     token = ""
     for _ in range(PAGES_MOST):
@@ -142,7 +144,7 @@ def _pages(ec2: Ec2, action: str, params: Mapping[str, Any], timeout_s: float) -
 
 
 def _instances(ec2: Ec2, params: Mapping[str, Any], timeout_s: float) -> Iterator[Instance]:
-    for reply in _pages(ec2, "DescribeInstances", params, timeout_s):
+    for reply in pages(ec2, "DescribeInstances", params, timeout_s):
         for reservation in reply.get("Reservations", ()):
             for record in reservation.get("Instances", ()):
                 yield _instance(record, str(reservation.get("OwnerId") or ""))

@@ -12,7 +12,6 @@ import click
 
 from awsha.config.files import write_atomic
 from awsha.config.init import Wish, compose
-from awsha.config.load import load, read
 from awsha.config.paths import run_dir
 from awsha.core.policy import Fence, Policy
 
@@ -69,6 +68,7 @@ def config() -> None:
 @click.pass_context
 def show(ctx: click.Context, as_json: bool) -> None:
     """Show every effective value and where it came from."""
+    from awsha.agent.discovery import read
     from awsha.config.provenance import values
 
     path: Path = ctx.obj
@@ -137,7 +137,9 @@ def keepalived(config_path: Path, node: str | None, everyone: bool, output: Path
         raise click.UsageError("--all needs -o DIR: it writes DIR/<node>/keepalived.conf")
     if node and output is not None:
         raise click.UsageError("-o goes with --all; --node prints: awsha keepalived --node NAME > FILE")
-    policy = load(config_path)
+    from awsha.agent.discovery import read
+
+    policy = read(config_path).policy
     if node:
         click.echo(_render(policy, [node])[node], nl=False)
         return

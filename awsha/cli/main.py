@@ -15,6 +15,7 @@ from awsha.core.errors import AwshaError
 # command -> (module, attribute, one line of help). The help is here so that `awsha --help` imports nothing else.
 COMMANDS = {
     "init": ("awsha.cli.config", "init", "Write a first awsha.toml."),
+    "discover": ("awsha.cli.discover", "discover", "Find instances and volumes by tags; write an awsha.toml."),
     "config": ("awsha.cli.config", "config", "Show every effective value and where it came from."),
     "keepalived": ("awsha.cli.config", "keepalived", "Generate keepalived.conf for one node or for all."),
     "agent": ("awsha.cli.agent", "agent", "Run the service that moves volumes and addresses."),

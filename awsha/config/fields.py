@@ -196,10 +196,10 @@ interface_name = name(
     r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,14}",
     "write a name as `ip link` shows it, at most 15 characters, like eth0 or ens5; or leave it out",
 )
-volume_id = name(
+_volume = name(
     "a volume id",
-    r"vol-([0-9a-f]{8}|[0-9a-f]{17})",
-    "write `vol-` and 17 (or 8) lower-case hexadecimal digits, as `aws ec2 describe-volumes` shows it",
+    r"(arn:aws[a-z-]*:ec2:[a-z0-9-]+:([0-9]{12}|\*):volume/)?vol-([0-9a-f]{8}|[0-9a-f]{17})",
+    "write `vol-` and 17 (or 8) lower-case hexadecimal digits, as `aws ec2 describe-volumes` shows it, or its ARN",
 )
 instance_id = name(
     "an instance id",
@@ -222,6 +222,16 @@ command = name(
     r"/[A-Za-z0-9_.+/-]{1,1000}",
     "write the absolute path of awsha, like /usr/bin/awsha: letters, digits, `_ . + - /`",
 )
+
+
+def volume_in(written: str) -> str:
+    """The id of a volume that is written as its id or as its ARN."""
+    return written.rpartition("/")[2]
+
+
+def volume_id(value: object, wanted: object = None) -> str:
+    """A volume's id, also out of its ARN."""
+    return volume_in(str(_volume(value, wanted)))
 
 
 def mount_point(value: object, _: object = None) -> str:

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from pathlib import Path
 
-from awsha.config.load import read
 from awsha.config.schema import Table
 
 
 def fingerprint(raw: Table) -> str:
-    """16 hex digits of a hash over the parsed file. The order of nodes and groups counts: priorities follow it."""
+    """16 hex digits of a hash over the parsed file. The order of nodes and groups counts: priorities follow it.
+
+    With [discover] over what was found, too (`load.with_nodes`): nodes that found others are told from each other.
+    """
     text = json.dumps(raw, sort_keys=True, separators=(",", ":"), default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def of_file(path: Path) -> str:
-    """The fingerprint of a file. Raises ConfigError."""
-    return fingerprint(read(path).raw)

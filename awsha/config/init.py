@@ -60,7 +60,9 @@ def compose(wish: Wish, file: str) -> str:
 def _pairs(words: Sequence[str], form: _Form, problems: list[Problem]) -> list[tuple[str, str]]:
     pairs = []
     for word in words:
-        left, found, right = word.partition(form.sign)
+        sign = ":/" if word.startswith("arn:") else form.sign  # an ARN has colons of its own
+        left, found, right = word.partition(sign)
+        right = sign[1:] + right
         if found:
             pairs.append((left, right))
         else:

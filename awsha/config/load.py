@@ -6,6 +6,7 @@ import os
 import re
 import stat
 import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from awsha.config import rules
 from awsha.config.lines import line_of, locate
 from awsha.config.problems import ConfigError, Key, Problem, key_text
 from awsha.config.schema import Finding, Table, pruned, structure
-from awsha.core.policy import Policy, default_priority
+from awsha.core.policy import Node, Policy, default_priority
 
 MAX_BYTES = 1 << 20
 
@@ -25,12 +26,19 @@ class Loaded:
     policy: Policy
     raw: Table
     places: dict[Key, int]
+    file: str = ""
+
+    @property
+    def complete(self) -> bool:
+        """Whether the nodes are known: written, or found by their tags."""
+        return bool(self.policy.nodes)
 
 
 def load(path: Path) -> Policy:
     """The configuration in `path`, checked, defaults filled in (node priorities included).
 
-    Raises ConfigError (exit 78) with all problems at once. Reads the one file and nothing else.
+    Raises ConfigError (exit 78) with all problems at once. Reads the one file and nothing else: with [discover] the
+    nodes are not known yet (`awsha.agent.discovery` finds them).
     """
     return read(path).policy
 
@@ -47,14 +55,29 @@ def parse(text: str, file: str, *, written: bool = True) -> Loaded:
     except (ValueError, RecursionError) as error:
         raise ConfigError([_syntax(error, file)]) from None
     places = locate(text) if written else {}
-    return Loaded(examine(raw, file, places), raw, places)
+    return Loaded(examine(raw, file, places), raw, places, file)
 
 
-def examine(raw: Table, file: str, places: dict[Key, int]) -> Policy:
-    """The records for a parsed table. Raises ConfigError with all problems, whatever the table holds."""
-    policy, findings = structure(raw)
+def with_nodes(loaded: Loaded, nodes: Sequence[Node]) -> Loaded:
+    """A configuration whose nodes were found, checked as if they were written: `raw` has them, too, and so has its
+    fingerprint. Raises ConfigError."""
+    raw = {**loaded.raw, "node": [{"name": node.name, "address": node.address} for node in nodes]}
+    return replace(loaded, policy=examine(raw, loaded.file, loaded.places, found=True), raw=raw)
+
+
+def examine(raw: Table, file: str, places: dict[Key, int], *, found: bool = False) -> Policy:
+    """The records for a parsed table. Raises ConfigError with all problems, whatever the table holds.
+
+    `found`: its nodes were found by [discover]. Before that a table with [discover] has none.
+    """
+    to_find = "discover" in raw and "node" not in raw
+    policy, findings = structure({**raw, "node": []} if to_find else raw)
     bad = {finding.key for finding in findings}
-    findings += rules.check(pruned(raw, findings), bad)
+    findings += rules.check(pruned(raw, findings), bad, to_find=to_find)
+    if "discover" in raw and "node" in raw and not found:
+        findings.append(
+            Finding(("node",), "is there beside [discover]", "keep one: the nodes as tables, or their tags")
+        )
     findings = _without_echoes(findings)
     if findings or policy is None:
         raise ConfigError(_problems(findings, raw, file, places))

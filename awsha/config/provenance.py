@@ -12,9 +12,9 @@ from awsha.config.load import Loaded
 from awsha.config.paths import run_dir, state_dir
 from awsha.config.problems import Key, key_text
 from awsha.config.schema import Table, toml_name
-from awsha.core.policy import Application, Group, Node, Policy, Timeouts, Volume, priority
+from awsha.core.policy import Application, Discover, Group, Node, Policy, Timeouts, Volume, priority
 
-Record = Policy | Node | Group | Volume | Application | Timeouts
+Record = Policy | Node | Group | Volume | Application | Timeouts | Discover
 REGION_VARIABLES = ("AWS_REGION", "AWS_DEFAULT_REGION")
 # What it means that a value is not set.
 UNSET: Mapping[tuple[type, str], str] = {
@@ -28,7 +28,8 @@ UNSET: Mapping[tuple[type, str], str] = {
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """One effective value. `source` is `file`, `environment`, `default` or `option`; `line` only with `file`."""
+    """One effective value. `source`: `file`, `environment`, `default`, or `found` by [discover]; `line` only with
+    `file`."""
 
     section: str  # `group "data"`, for a person
     key: str  # `group[0].timeouts.handover_s`
@@ -53,7 +54,7 @@ class _Place:
         kind, value = type(record), getattr(record, attribute)
         word = toml_name(kind, attribute)
         place: Key = (*self.key, word)
-        name = key_text(place[2:] if self.key else place)
+        name = key_text(place[2:] or place)  # without the table and its number, which the section tells
         note = UNSET.get((kind, attribute), "") if value is None else ""
         written = word in self.table
         line = line_of(self.loaded.places, place) if written else None
@@ -79,11 +80,17 @@ def values(loaded: Loaded, environ: Mapping[str, str]) -> list[Value]:
     region = next((word for word in REGION_VARIABLES if environ.get(word)), None)
     if policy.region is None and region:
         found[0] = Value("general", "region", "region", environ[region], "environment", note=region)
+    if policy.discover is not None:
+        found += top.below("discover").values(policy.discover)
     for index, node in enumerate(policy.nodes):
         place = dataclasses.replace(top.below("node", index), section=f'node "{node.name}"')
         for item in place.values(node):
             ordered = item.name == "priority" and item.source == "default"
-            found.append(dataclasses.replace(item, note="by order of the nodes") if ordered else item)
+            if ordered:
+                item = dataclasses.replace(item, note="by order of the nodes")  # noqa: PLW2901
+            elif policy.discover is not None and item.source == "file":
+                item = dataclasses.replace(item, source="found", line=None, note="by [discover]")  # noqa: PLW2901
+            found.append(item)
     for index, group in enumerate(policy.groups):
         place = dataclasses.replace(top.below("group", index), section=f'group "{group.name}"')
         found += _group(place, group)

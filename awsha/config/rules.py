@@ -9,6 +9,7 @@ import ipaddress
 from collections.abc import Iterator
 from typing import Any
 
+from awsha.config.fields import volume_in
 from awsha.config.problems import Key, did_you_mean
 from awsha.config.schema import Finding, Table
 from awsha.core.policy import Timeouts, default_priority
@@ -18,11 +19,14 @@ SMALLEST_PREFIX, LARGEST_PREFIX = 16, 28  # what EC2 allows as a subnet (VPC use
 Placed = list[tuple[Key, Any]]
 
 
-def check(clean: Table, bad: set[Key]) -> list[Finding]:
-    """Every problem between values. `bad` are the keys already reported, which are not missing but wrong."""
+def check(clean: Table, bad: set[Key], *, to_find: bool = False) -> list[Finding]:
+    """Every problem between values. `bad` are the keys already reported, which are not missing but wrong.
+
+    `to_find`: the nodes are not known yet, so nothing is said about them.
+    """
     nodes = _tables(clean.get("node"), ("node",))
     groups = _tables(clean.get("group"), ("group",))
-    findings = [*_nodes(nodes, bad, clean), *_networks(nodes, groups)]
+    findings = [*(() if to_find else _nodes(nodes, bad, clean)), *_networks(nodes, groups)]
     if not groups and ("group",) not in bad and not _any_below(bad, "group"):
         findings.append(Finding(("group",), "is empty", "write a table [[group]]: one address and what moves with it"))
     findings += _twice([(key, group) for key, group in groups], "name", "a group's name")
@@ -33,11 +37,12 @@ def check(clean: Table, bad: set[Key]) -> list[Finding]:
         "give each group a number of its own: keepalived tells groups apart by it",
     )
     for key, group in groups:
-        findings += _priorities(key, group, nodes)
+        findings += [] if to_find else _priorities(key, group, nodes)
         findings += _application(key, group, bad)
         findings += _timeouts(key, group)
     volumes = [item for key, group in groups for item in _tables(group.get("volume"), (*key, "volume"))]
     findings += _volumes(volumes, bad)
+    findings += _regions(volumes, clean.get("region"))
     findings += _nested(volumes)
     return findings
 
@@ -227,7 +232,8 @@ def _timeouts(key: Key, group: Table) -> list[Finding]:
 
 
 def _volumes(volumes: list[tuple[Key, Table]], bad: set[Key]) -> list[Finding]:
-    findings = _twice(volumes, "id", "a volume", "a volume belongs to one group, once")
+    ids = [((*key, "id"), volume_in(volume["id"])) for key, volume in volumes if "id" in volume]
+    findings = list(_duplicates(ids, "a volume", "a volume belongs to one group, once"))
     findings += _twice(volumes, "mount", "a mount point", "give each volume a directory of its own")
     tags = [
         ((*key, "tags"), tuple(sorted(volume["tags"].items())))
@@ -252,6 +258,15 @@ def _volumes(volumes: list[tuple[Key, Table]], bad: set[Key]) -> list[Finding]:
                 )
             )
     return findings
+
+
+def _regions(volumes: list[tuple[Key, Table]], region: object) -> list[Finding]:
+    """A volume by its ARN is in the region that the ARN names."""
+    return [
+        Finding((*key, "id"), f"is in {volume['id'].split(':')[3]}, and region is {region}", "correct one of the two")
+        for key, volume in volumes
+        if region and str(volume.get("id", "")).startswith("arn:") and volume["id"].split(":")[3] != region
+    ]
 
 
 def _nested(volumes: list[tuple[Key, Table]]) -> list[Finding]:

@@ -25,17 +25,25 @@ from cattrs.gen import make_dict_structure_fn, override
 
 from awsha.config import fields
 from awsha.config.problems import InvalidValueError, Key, did_you_mean, shown
-from awsha.core.policy import Application, Fence, Fsck, Group, Node, OpenFiles, Policy, Timeouts, Volume
+from awsha.core.policy import Application, Discover, Fence, Fsck, Group, Node, OpenFiles, Policy, Timeouts, Volume
 
 Table = dict[str, Any]
-RECORDS: tuple[type, ...] = (Node, Volume, Application, Timeouts, Group, Policy)  # a record after those inside it
+RECORDS: tuple[type, ...] = (
+    Node,
+    Volume,
+    Application,
+    Timeouts,
+    Group,
+    Discover,
+    Policy,
+)  # a record after those inside it
 RENAMED: Mapping[tuple[type, str], str] = {
     (Policy, "nodes"): "node",
     (Policy, "groups"): "group",
     (Group, "volumes"): "volume",
 }
 ARRAYS = {Node: "[[node]]", Group: "[[group]]", Volume: "[[group.volume]]"}
-TABLES = {Application: "[group.application]", Timeouts: "[group.timeouts]"}
+TABLES = {Application: "[group.application]", Timeouts: "[group.timeouts]", Discover: "[discover]"}
 
 CHECKS: Mapping[type, Mapping[str, fields.Hook]] = {
     Node: {
@@ -67,6 +75,7 @@ CHECKS: Mapping[type, Mapping[str, fields.Hook]] = {
         "advert_int": fields.advert_int,
         "priorities": fields.priorities,
     },
+    Discover: {"tags": fields.tags},
     Policy: {"region": fields.region, "command": fields.command},
 }
 MISSING: Mapping[tuple[type, str], str] = {
@@ -76,6 +85,7 @@ MISSING: Mapping[tuple[type, str], str] = {
     (Group, "name"): 'write name = "data"',
     (Group, "virtual_router_id"): "write a number that no other VRRP router in the subnet uses: virtual_router_id = 51",
     (Group, "vips"): 'write the address that moves: vips = ["10.0.0.100"]',
+    (Discover, "tags"): 'write the tags that the nodes have: tags = { "awsha:pair" = "db" }',
     (Policy, "nodes"): 'write two tables: [[node]] with name = "a" and address = "10.0.0.10", and one more',
     (Policy, "groups"): 'write a table [[group]] with name = "data", virtual_router_id = 51, vips = ["10.0.0.100"]',
 }

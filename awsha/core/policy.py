@@ -36,6 +36,9 @@ class Fsck(StrEnum):
     NEVER = "never"
 
 
+Tags = tuple[tuple[str, str], ...]  # name and value
+
+
 @dataclass(frozen=True, slots=True)
 class Node:
     """One EC2 instance of the pair. `address` is its primary private IPv4 address, by which it knows itself."""
@@ -52,8 +55,8 @@ class Volume:
     """One EBS volume with the file system on it. Exactly one of `id` and `tags` is set in a valid configuration."""
 
     mount: str  # absolute; no directory that the host itself needs; not inside another group's mount
-    id: str | None = None  # `vol-…`. Either `id` or `tags`
-    tags: tuple[tuple[str, str], ...] = ()  # `{ Name = "db-data" }`: exactly one volume must have them
+    id: str | None = None  # `vol-…`, or its ARN. Either `id` or `tags`
+    tags: Tags = ()  # `{ Name = "db-data" }`: exactly one volume must have them
     fstype: str | None = None  # another file system than this one is not mounted. None: read from the device
     options: str = ""  # mount(8) -o, separated by commas; not `ro`, `remount`, `bind`, `rbind`, `move`
     # When it is checked before a mount; `auto`: after a take by force, or when ext4 says that it was cut off in use
@@ -120,12 +123,20 @@ class Group:
 
 
 @dataclass(frozen=True, slots=True)
+class Discover:
+    """The nodes by their tags, in the place of `[[node]]`."""
+
+    tags: Tags  # `{ "awsha:pair" = "db" }`: the nodes are the instances that have all of them
+
+
+@dataclass(frozen=True, slots=True)
 class Policy:
-    """The whole of awsha.toml, defaults filled in."""
+    """The whole of awsha.toml, defaults filled in. With `discover`, `nodes` is empty until they have been found."""
 
     nodes: tuple[Node, ...]
     groups: tuple[Group, ...]
     region: str | None = None  # such as `eu-west-1`; `AWS_REGION` and `AWS_DEFAULT_REGION` come before metadata
+    discover: Discover | None = None
     # Absolute path of awsha in keepalived.conf. Only root may be able to write to any part of it, or keepalived will
     # not run it. None: the one that generates
     command: str | None = None

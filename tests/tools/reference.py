@@ -141,6 +141,7 @@ def sections() -> list[tuple[type, str]]:
     """The records in the order in which a file has them, each with its heading."""
     counts = {policy.Node: ", two to sixteen", policy.Group: ", one or more: one VRRP instance and what moves with it"}
     counts |= {
+        policy.Discover: ", optional, in the place of `[[node]]`",
         policy.Volume: ", none or more",
         policy.Application: ", optional",
         policy.Timeouts: ", optional: seconds",

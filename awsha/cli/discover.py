@@ -1,0 +1,180 @@
+"""`awsha discover`: what there is in EC2, found by tags, and an awsha.toml out of it."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from awsha.core.errors import EX_CONFIG, AwshaError
+from awsha.core.found import FoundInstance, FoundVolume
+from awsha.core.policy import Tags
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What was asked for, where, and what there is."""
+
+    region: str
+    tags: Tags
+    volume_tags: Tags
+    instances: list[FoundInstance]
+    volumes: list[FoundVolume]
+
+
+def _tags(_ctx: click.Context, _option: click.Parameter, words: tuple[str, ...]) -> Tags:
+    pairs: dict[str, str] = {}
+    for word in words:
+        key, sign, value = word.partition("=")
+        if not key or not sign or key in pairs:
+            raise click.BadParameter(f"{word}: write each tag once, as KEY=VALUE")
+        pairs[key] = value
+    return tuple(pairs.items())
+
+
+@click.command()
+@click.option("--tag", "tags", multiple=True, metavar="KEY=VALUE", callback=_tags, help="A tag that all of them have.")
+@click.option(
+    "--volume-tag",
+    "volume_tags",
+    multiple=True,
+    metavar="KEY=VALUE",
+    callback=_tags,
+    help="A tag of the volumes; without one: the same as --tag.",
+)
+@click.option("--region", metavar="REGION", help="By default as in awsha.toml, AWS_REGION, or instance metadata.")
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@click.option("--refresh", is_flag=True, help="Find the nodes of awsha.toml's [discover] anew, and keep them here.")
+@click.option("--write", is_flag=True, help="Write the awsha.toml that --config names.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Write this awsha.toml.")
+@click.option("--vip", "vips", multiple=True, metavar="ADDRESS", help="To write: an address that moves.")
+@click.option("--mount", metavar="PATH", help="To write: where the volume is mounted; without it: no volume.")
+@click.option("--group", default="data", show_default=True, metavar="NAME", help="To write: what moves together.")
+@click.option("--force", is_flag=True, help="Replace the file when it exists.")
+@click.pass_obj
+def discover(config: Path, /, tags: Tags, region: str | None, **options: Any) -> None:  # noqa: ANN401 - options
+    """List the instances and volumes that tags find, or write an awsha.toml out of them.
+
+    Without --tag it takes the tags of [discover] in awsha.toml, and where there are none lists everything. To write,
+    the tags must find two or more nodes of one subnet and, with --mount, one volume of their zone.
+    """
+    output: Path | None = options["output"] or (config if options["write"] else None)
+    if options["refresh"]:
+        _refresh(config)
+        return
+    if output is not None and not options["vips"]:
+        raise click.UsageError("to write an awsha.toml give the address that moves: --vip ADDRESS")
+    tags, region = _by_config(config, tags, region)
+    seen = _look(tags, options["volume_tags"] or tags, region)
+    if output is not None:
+        _write(output, seen, options)
+    elif options["as_json"]:
+        click.echo(json.dumps(_as_dict(seen), indent=2))
+    else:
+        _show(seen)
+
+
+def _as_dict(seen: Seen) -> dict[str, Any]:
+    return {
+        "region": seen.region,
+        "tags": dict(seen.tags),
+        "instances": [asdict(item) for item in seen.instances],
+        "volumes": [asdict(item) for item in seen.volumes],
+    }
+
+
+def _by_config(config: Path, tags: Tags, region: str | None) -> tuple[Tags, str | None]:
+    """Tags and region, from awsha.toml where they are not typed and there is a valid one."""
+    from awsha.config.load import load
+
+    if not config.exists():
+        return tags, region
+    try:
+        policy = load(config)
+    except AwshaError:
+        if tags:
+            return tags, region  # a broken file is no reason not to look
+        raise
+    return tags or (policy.discover.tags if policy.discover else ()), region or policy.region
+
+
+def _look(tags: Tags, volume_tags: Tags, region: str | None) -> Seen:
+    from awsha.aws import found
+    from awsha.aws.ec2 import Ec2
+    from awsha.aws.identity import region_of
+    from awsha.aws.metadata import Metadata
+    from awsha.core.policy import Policy
+
+    ec2 = Ec2(region_of(Policy((), (), region=region), Metadata()))
+    try:
+        instances = found.instances(ec2, tags)
+        account = found.account_of(instances[0].arn) if instances else "*"
+        return Seen(ec2.region, tags, volume_tags, instances, found.volumes(ec2, volume_tags, account))
+    finally:
+        ec2.close()
+
+
+def _refresh(config: Path) -> None:
+    from awsha.agent.discovery import kept_file, read
+
+    if os.geteuid() != 0:
+        raise AwshaError(f"{kept_file()} is root's", hint="run as root")
+    loaded = read(config, refresh=True)
+    if loaded.policy.discover is None:
+        raise AwshaError(f"{config} has no [discover]: its nodes are written", hint="awsha config show")
+    for node in loaded.policy.nodes:
+        click.echo(f"node {node.name}: {node.address}")
+    click.echo(f"kept in {kept_file()}; next, on every node: awsha keepalived --node NODE, and restart the agent")
+
+
+def _write(output: Path, seen: Seen, options: dict[str, Any]) -> None:
+    from awsha.config.files import write_atomic
+    from awsha.config.init import Wish, compose
+    from awsha.core import found
+
+    if not seen.tags:
+        message = "no tags were given, and not all that is there is one pair"
+        raise AwshaError(message, hint="awsha discover --tag KEY=VALUE …", exit_code=EX_CONFIG)
+    nodes = found.nodes(seen.instances, seen.tags)
+    mounts = []
+    if options["mount"]:
+        chosen = found.volume(seen.volumes, seen.volume_tags, seen.instances[0].zone)
+        mounts = [f"{chosen.id}:{options['mount']}"]
+    words = [f"{node.name}={node.address}" for node in nodes]
+    wish = Wish(words, options["vips"], mounts, options["group"], region=seen.region)
+    write_atomic(output, compose(wish, str(output)), 0o600, replace=options["force"])
+    click.echo(f"wrote {output}: {', '.join([*words, *mounts])}")
+
+
+def _show(seen: Seen) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from awsha.core.found import spoken
+
+    wide = max(Console().width, 240)  # an ARN is for copying: a terminal wraps the line, not the word
+    console = Console(highlight=False, width=wide)
+    console.print(Text(f"{seen.region}: {spoken(seen.tags)}", "dim"), soft_wrap=True)
+    rows = {
+        "instances": (
+            ("name", "address", "state", "zone", "subnet", "ARN"),
+            [(i.name, i.address, i.state, i.zone, i.subnet, i.arn) for i in seen.instances],
+        ),
+        "volumes": (
+            ("name", "GiB", "state", "zone", "attached", "ARN"),
+            [(v.name, str(v.size), v.state, v.zone, " ".join(v.attached), v.arn) for v in seen.volumes],
+        ),
+    }
+    for title, (head, lines) in rows.items():
+        table = Table(title=Text(title, "bold"), title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+        for word in head:
+            table.add_column(word, overflow="fold")
+        for line in lines:
+            table.add_row(*map(Text, line))
+        console.print()
+        console.print(table if lines else Text(f"no {title}"))
