@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from awsha.core.plan import RELEASED
+from awsha.core.plan import OUT, RELEASED
 from awsha.core.situation import Code, Plan, Situation
 from awsha.core.volumes import FENCED
 
@@ -30,9 +30,10 @@ def verdict(s: Situation, plan: Plan, before: Verdict) -> Verdict:
     """
     if FENCED in s.host.marks:
         return Verdict(False, "fenced", hold=False)
-    if RELEASED in s.host.marks:
+    if out := OUT & s.host.marks:
         # everything is let go first; only then does VRRP give way
-        return Verdict(False, "released by an operator", hold=False) if plan.done else before
+        text = "released by an operator" if RELEASED in out else "released because keepalived was told to stop"
+        return Verdict(False, text, hold=False) if plan.done else before
     if plan.goal == "look":
         return before
     if plan.goal != "master" or plan.ready:
