@@ -12,7 +12,7 @@ demo: .venv  ## a real pair failing over in the lab, for people to watch (about 
 	.venv/bin/awsha lab demo
 
 test: .venv lint  ## everything that .ci/run runs
-	$(PY) -m pytest -q -rs -n 3
+	$(PY) -m pytest -q -rs -n 3 --dist loadgroup
 
 lint: .venv  ## ruff, strict mypy, cfn-lint
 	.venv/bin/ruff check .

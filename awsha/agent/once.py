@@ -6,15 +6,18 @@ from pathlib import Path
 
 from awsha import notify
 from awsha.agent import intent as intents
+from awsha.agent import kept
 from awsha.agent.assembly import Node, assemble, group_named
 from awsha.agent.converge import Converger
+from awsha.agent.gone import GONE
 from awsha.agent.journal import Journal
 from awsha.agent.keepalived import KeepalivedWatch
 from awsha.agent.lock import GroupLock
-from awsha.agent.paths import health_file, private_dir
-from awsha.agent.service import write_health
+from awsha.agent.marks import Marks
+from awsha.agent.paths import health_file, private_dir, write_health
 from awsha.core.errors import EX_TEMPFAIL, AwshaError
 from awsha.core.model import Role
+from awsha.core.plan import OUT
 from awsha.core.policy import Group
 from awsha.host.clock import boottime
 
@@ -27,6 +30,8 @@ def converge(config: Path, name: str, role: Role | None, timeout_s: float | None
     Returns 0 when converged, 75 when out of time (safe to run again). Raises AwshaError when an agent has the group.
     """
     journal = Journal()
+    if role is None and _lets_go(name):
+        config = kept.to_let_go(config)
     node = assemble(config, listen=True)
     group = group_named(node.policy, name)
     lock = GroupLock(name)
@@ -57,6 +62,12 @@ def converge(config: Path, name: str, role: Role | None, timeout_s: float | None
         lock.release()
 
 
+def _lets_go(name: str) -> bool:
+    """Whether what is recorded asks for a release; nothing is taken by a configuration that is not the newest."""
+    newest = intents.newest(name)
+    return bool(OUT & Marks(name).all()) or (newest is not None and newest.role is not Role.MASTER)
+
+
 def _run(node: Node, group: Group, converger: Converger, timeout_s: float | None) -> int:
     limit = group.timeouts
     budget = timeout_s or max(limit.acquire_s, limit.stop_s + limit.unmount_s + limit.handover_s)
@@ -64,7 +75,7 @@ def _run(node: Node, group: Group, converger: Converger, timeout_s: float | None
     private_dir(health_file(group.name).parent)
     code = EX_TEMPFAIL
     for turn in converger.turns():
-        write_health(group.name, turn)
+        write_health(group.name, ok=turn.verdict.ok and GONE not in Marks(group.name).all())
         damped = turn.verdict.until is not None  # without an agent nobody else would take the failed verdict back
         if turn.plan.done and not converger.loop.running and not damped and _heard_enough(node, group, converger):
             code = 0

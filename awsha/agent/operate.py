@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
 
 from awsha.agent import ask
 from awsha.agent.assembly import Node
 from awsha.agent.faults import FaultRecord
 from awsha.agent.marks import Marks
+from awsha.agent.once import converge
 from awsha.core.errors import EX_TEMPFAIL, AwshaError
-from awsha.core.model import AttachmentState, CloudFacts, InstanceState, Unknown
-from awsha.core.plan import PAUSED, RELEASED
+from awsha.core.model import ApplicationState, AttachmentState, CloudFacts, InstanceState, Unknown
+from awsha.core.plan import OUT, PAUSED, RELEASED, STOPPING
 from awsha.core.policy import Fence, Group
 from awsha.core.volumes import forced_mark
 from awsha.host.clock import boottime
@@ -51,32 +55,85 @@ def holders(node: Node, group: Group) -> Holders:
     return Holders(frozenset(attached), frozenset(addressed))
 
 
-def need_agent(group: Group) -> None:
+def need_agent(name: str) -> None:
     """Planned operations are carried out by the agent. Raises AwshaError when none answers."""
-    if ask.ask(f"wake {group.name}") != "ok":
+    if ask.ask(f"wake {name}") != "ok":
         raise AwshaError("no agent answers on this node", hint="start it: systemctl start awsha-agent")
 
 
-def release(group: Group, timeout_s: float, say: Say) -> int:
-    """Let everything go here, then VRRP; this node stays out until `awsha resume`. Returns 0, or 75 out of time."""
-    if _let_go(group, timeout_s, say):
-        say(f"{group.name} is released here; this node stays out until: awsha resume {group.name}")
-        return 0
-    say(f"not done after {timeout_s:g} s; it goes on. See: awsha status {group.name}")
-    return EX_TEMPFAIL
+def release(names: Sequence[str], timeout_s: float, say: Say) -> int:
+    """Let everything of some groups go here, then VRRP; this node stays out until `awsha resume`.
+
+    Returns 0, or 75 when one was not done in time. Raises AwshaError when no agent answers, or a group is paused.
+    """
+    for name in names:
+        if PAUSED in Marks(name).all():
+            raise AwshaError(f"{name} is paused: nothing is let go", hint=f"awsha resume {name}")
+        need_agent(name)
+    late = _let_go(names, RELEASED, timeout_s, say)
+    for name in names:
+        if name not in late:
+            say(f"{name} is released here; this node stays out until: awsha resume {name}")
+    return _goes_on(late, timeout_s, say)
 
 
-def _let_go(group: Group, timeout_s: float, say: Say) -> bool:
-    """Mark the group as released, and watch until nothing of it is here; False out of time. The mark stays."""
-    need_agent(group)
-    Marks(group.name).put(RELEASED)
-    ask.ask(f"wake {group.name}")
+def stopping(config: Path, names: Sequence[str], timeout_s: float, say: Say) -> int:
+    """As `release`, for the time that keepalived is stopped: by the agent, or here if none answers.
 
-    def gone() -> bool:
-        told = (ask.report() or {}).get(group.name)
-        return told is not None and told["goal"] == "release" and told["converged"] and not told["health"]["ok"]
+    Returns 0, or 75 when one was not done in time. Raises AwshaError when it can't be done without the agent.
+    """
+    wanted = [name for name in names if PAUSED not in Marks(name).all()]
+    for name in set(names) - set(wanted):
+        say(f"{name} is paused: nothing is let go")
+    if all(ask.ask(f"wake {name}") == "ok" for name in wanted):
+        return _goes_on(_let_go(wanted, STOPPING, timeout_s, say), timeout_s, say)
+    say("no agent answers: letting go without it")
+    deadline, code = boottime() + timeout_s, 0
+    for name in wanted:
+        Marks(name).put(STOPPING)
+        code = max(code, converge(config, name, None, max(1.0, deadline - boottime())))
+    return code
 
-    return _until(gone, timeout_s, lambda: _progress(group, say))
+
+def nothing_here(told: dict[str, Any]) -> bool:
+    """Whether the kernel alone says that a group has nothing on this node: then no EC2 needs to be waited for.
+
+    `told`: a group of the agent's report.
+    """
+    free = all(v["kernel"] is False for v in told["vips"])
+    free = free and all(v["device"] is None and v["mounted"] is False for v in told["volumes"])
+    stopped = told["application"] in (None, ApplicationState.STOPPED.value)
+    return free and stopped and told["goal"] == "release" and not told["running"]
+
+
+def _goes_on(late: Sequence[str], timeout_s: float, say: Say) -> int:
+    """The exit code for groups that were not let go in time."""
+    for name in late:
+        say(f"{name}: not done after {timeout_s:g} s; it goes on. See: awsha status {name}")
+    return EX_TEMPFAIL if late else 0
+
+
+def _let_go(names: Sequence[str], mark: str, timeout_s: float, say: Say) -> list[str]:
+    """Have the agent let go, all at once. Returns the groups that were not let go in time; the marks stay."""
+    for name in names:
+        Marks(name).put(mark)
+        ask.ask(f"wake {name}")
+    deadline = boottime() + timeout_s
+    return [
+        name
+        for name in names
+        if not _until(partial(_gone, name, mark), deadline - boottime(), partial(_progress, name, say))
+    ]
+
+
+def _gone(name: str, mark: str) -> bool:
+    """Whether the agent has let a group go, and told keepalived."""
+    told = (ask.report() or {}).get(name)
+    if told is None:
+        return False
+    if mark == STOPPING and nothing_here(told):
+        return True
+    return bool(told["goal"] == "release" and told["converged"] and not told["health"]["ok"])
 
 
 def switchover(node: Node, group: Group, to: str | None, timeout_s: float, say: Say, *, dry_run: bool) -> int:
@@ -93,7 +150,7 @@ def switchover(node: Node, group: Group, to: str | None, timeout_s: float, say: 
     marks = Marks(group.name)
     deadline = boottime() + timeout_s
     try:
-        if not _let_go(group, timeout_s, say):
+        if _let_go([group.name], RELEASED, timeout_s, say):
             say(f"{group.name} was not let go within {timeout_s:g} s; {me.name} competes again")
         else:
             last: list[Holders] = []
@@ -114,7 +171,7 @@ def switchover(node: Node, group: Group, to: str | None, timeout_s: float, say: 
 
 def _refuse_switchover(node: Node, group: Group, to: str | None) -> None:
     """Raise with all reasons why a switchover can't be begun."""
-    need_agent(group)
+    need_agent(group.name)
     me, reasons = node.places[group.name].me, []
     told = (ask.report() or {}).get(group.name, {})
     if not told.get("serving"):
@@ -138,22 +195,31 @@ def _refuse_switchover(node: Node, group: Group, to: str | None) -> None:
         raise AwshaError(f"{group.name} is not switched over: " + "; ".join(reasons), hint=f"awsha status {group.name}")
 
 
-def pause(group: Group) -> None:
+def pause(name: str) -> None:
     """From now on the agent observes this group and acts on nothing."""
-    Marks(group.name).put(PAUSED)
-    ask.ask(f"wake {group.name}")
+    Marks(name).put(PAUSED)
+    ask.ask(f"wake {name}")
 
 
-def resume(group: Group) -> bool:
+def resume(name: str) -> bool:
     """End a pause, a release, and the wait after failures as master. False when there was nothing of these."""
-    marks, record = Marks(group.name), FaultRecord(group.name)
-    found = marks.all() & {PAUSED, RELEASED}
-    for mark in found:
-        marks.remove(mark)
+    record = FaultRecord(name)
     failed = record.get() is not None
     record.put(None)
-    ask.ask(f"wake {group.name}")
-    return bool(found) or failed
+    return _end(name, {PAUSED, *OUT}) or failed
+
+
+def starting(name: str) -> bool:
+    """keepalived starts: end what `stopping` began, and nothing that an operator asked for. False without it."""
+    return _end(name, {STOPPING})
+
+
+def _end(name: str, marks: Set[str]) -> bool:
+    found = Marks(name).all() & marks
+    for mark in found:
+        Marks(name).remove(mark)
+    ask.ask(f"wake {name}")
+    return bool(found)
 
 
 @dataclass(frozen=True)
@@ -227,11 +293,11 @@ def _until(look: Callable[[], bool], timeout_s: float, meanwhile: Callable[[], N
 _said: dict[str, str] = {}
 
 
-def _progress(group: Group, say: Say) -> None:
+def _progress(name: str, say: Say) -> None:
     """What the agent does and waits for, when it changed."""
-    told = (ask.report() or {}).get(group.name, {})
+    told = (ask.report() or {}).get(name, {})
     words = [*told.get("running", []), *(r["text"] for r in (*told.get("waiting", []), *told.get("blocked", [])))]
     text = "; ".join(w for w in words if not w.startswith(("released by", "waits for the step")))
-    if text and _said.get(group.name) != text:
-        _said[group.name] = text
+    if text and _said.get(name) != text:
+        _said[name] = text
         say(text)

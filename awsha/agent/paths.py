@@ -23,6 +23,26 @@ def health_file(group: str) -> Path:
     return Path(paths.health_file(paths.run_dir(os.environ), group))
 
 
+def kept_configuration() -> Path:
+    """A copy of the configuration that the agent last began to work with, for letting go when awsha.toml is broken."""
+    return run_dir() / "awsha.toml"
+
+
+def write_health(group: str, *, ok: bool) -> str:
+    """Tell keepalived, in place: it watches the file itself (track_file, keepalived.conf(5)). Returns why it can't."""
+    try:
+        descriptor = os.open(health_file(group), os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        try:
+            os.write(descriptor, b"0\n" if ok else b"1\n")
+            if os.fstat(descriptor).st_size > len(b"0\n"):
+                os.ftruncate(descriptor, len(b"0\n"))  # what somebody else had written was longer
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        return str(error)
+    return ""
+
+
 def private_dir(path: Path) -> Path:
     """Make a directory that only root reads, with its parents; returns it."""
     path.mkdir(mode=0o700, parents=True, exist_ok=True)

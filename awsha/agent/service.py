@@ -15,16 +15,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
-from awsha.agent import about, ask, sd
+from awsha.agent import about, ask, kept, sd
 from awsha.agent.assembly import Node, assemble, group_named
 from awsha.agent.converge import Converger
+from awsha.agent.gone import GONE
 from awsha.agent.journal import Journal
 from awsha.agent.keepalived import KeepalivedWatch
 from awsha.agent.lock import GroupLock
-from awsha.agent.paths import health_file, private_dir, run_dir
+from awsha.agent.marks import Marks
+from awsha.agent.paths import health_file, private_dir, run_dir, write_health
 from awsha.agent.report import group_report
 from awsha.core.errors import AwshaError
-from awsha.core.loop import Turn
 from awsha.core.model import Role
 from awsha.core.situation import Code
 from awsha.core.steps import Scope
@@ -51,6 +52,7 @@ class Agent:
     """The service. `run` returns when it was told to stop."""
 
     def __init__(self, config: Path) -> None:
+        self._config = config
         self.journal = Journal()
         self.about = about.installed(config)
         self.node: Node = assemble(config, listen=True)
@@ -80,6 +82,7 @@ class Agent:
             if error := self.node.ec2.warm(2 + max(len(g.volumes) for g in self.node.policy.groups)):
                 self.journal.say("ec2", f"{error.message} (hint: {error.hint})")
             about.publish(self.node, self.about, self.journal, self._stop)
+            kept.keep(self._config)
             gc.collect()
             gc.freeze()
             sd.notify("READY=1")
@@ -216,6 +219,7 @@ class Agent:
             with contextlib.suppress(FileExistsError):  # a file in its place: notify reads awsha.toml then
                 private_dir(groups / name)
             private_dir(health_file(name).parent)
+            Marks(name).remove(GONE)
 
     def _start_group(self, name: str) -> threading.Thread:
         group = group_named(self.node.policy, name)
@@ -252,7 +256,7 @@ class Agent:
             for turn in converger.turns():
                 self._turned[name] = boottime()
                 if told != (turn.verdict.ok, ""):
-                    before, told = told, (turn.verdict.ok, write_health(name, turn))
+                    before, told = told, (turn.verdict.ok, write_health(name, ok=turn.verdict.ok))
                     if told[1] and told != before:
                         self.journal.say(name, f"keepalived can't be told the verdict: {told[1]}")
                 if self._stop.is_set():
@@ -287,21 +291,6 @@ class Agent:
         for name, converger in self.convergers.items():
             converger.identified(self.node.places[name].me)
             converger.poke(Scope.CLOUD)
-
-
-def write_health(group: str, turn: Turn) -> str:
-    """Tell keepalived, in place: it watches the file itself (track_file, keepalived.conf(5)). Returns why it can't."""
-    try:
-        descriptor = os.open(health_file(group), os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        try:
-            os.write(descriptor, b"0\n" if turn.verdict.ok else b"1\n")
-            if os.fstat(descriptor).st_size > len(b"0\n"):
-                os.ftruncate(descriptor, len(b"0\n"))  # what somebody else had written was longer
-        finally:
-            os.close(descriptor)
-    except OSError as error:
-        return str(error)
-    return ""
 
 
 def _report(converger: Converger) -> dict[str, Any]:

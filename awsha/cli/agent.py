@@ -11,14 +11,21 @@ from awsha.core.model import Role
 
 @click.command()
 @click.option("-v", "--verbose", is_flag=True, help="Log the beginning of each step too.")
+@click.option("--failed", is_flag=True, help="For systemd, when the agent has failed for good: this node stays out.")
 @click.pass_obj
-def agent(config: Path, verbose: bool) -> None:
+def agent(config: Path, verbose: bool, failed: bool) -> int:
     """Run the service that moves volumes and addresses."""
     from awsha.agent.journal import log_to_stderr
-    from awsha.agent.service import Agent
 
     log_to_stderr(verbose)
+    if failed:
+        from awsha.agent.gone import fault_all
+
+        return fault_all()
+    from awsha.agent.service import Agent
+
     Agent(config).run()
+    return 0
 
 
 @click.command()

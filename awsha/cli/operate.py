@@ -37,25 +37,36 @@ def _node(config: Path) -> Node:
     return assemble(config)
 
 
-def _groups(node: Node, name: str | None) -> list[Group]:
+def _group(node: Node, name: str) -> Group:
     from awsha.agent.assembly import group_named
 
-    return [group_named(node.policy, name)] if name else list(node.policy.groups)
+    return group_named(node.policy, name)
+
+
+def _names(config: Path, name: str | None) -> list[str]:
+    """One group, or all: by awsha.toml alone, so that neither EC2 nor metadata need to answer."""
+    from awsha.agent.assembly import group_named
+    from awsha.config.load import load
+
+    policy = load(config)
+    return [group_named(policy, name).name] if name else [group.name for group in policy.groups]
 
 
 @click.command()
 @click.argument("group", required=False)
+@click.option("--stopping", is_flag=True, help="For keepalived's unit: all groups, until it starts again.")
 @goes_on
 @click.pass_obj
-def release(config: Path, group: str | None, timeout_s: float) -> int:
+def release(config: Path, group: str | None, stopping: bool, timeout_s: float) -> int:
     """Let GROUP (default: all) go on this node, then let VRRP give way; the node stays out until `awsha resume`.
 
     Exit code: 0 released, 75 not done in time (it goes on), 1 error.
     """
-    from awsha.agent import operate
+    from awsha.agent import kept, operate
 
-    node = _node(config)
-    return max(operate.release(g, timeout_s, click.echo) for g in _groups(node, group))
+    if stopping:
+        return operate.stopping(config, kept.group_names(config), timeout_s, click.echo)
+    return operate.release(_names(config, group), timeout_s, click.echo)
 
 
 @click.command()
@@ -72,7 +83,7 @@ def switchover(config: Path, group: str, to: str | None, dry_run: bool, timeout_
     from awsha.agent import operate
 
     node = _node(config)
-    return operate.switchover(node, _groups(node, group)[0], to, timeout_s, click.echo, dry_run=dry_run)
+    return operate.switchover(node, _group(node, group), to, timeout_s, click.echo, dry_run=dry_run)
 
 
 @click.command()
@@ -82,24 +93,27 @@ def pause(config: Path, group: str) -> None:
     """Have the agent observe GROUP and act on nothing, until `awsha resume`."""
     from awsha.agent import operate
 
-    operate.pause(_groups(_node(config), group)[0])
+    operate.pause(*_names(config, group))
     click.echo(f"{group} is paused on this node; a failover would not be carried out here. Next: awsha resume {group}")
 
 
 @click.command()
 @click.argument("group", required=False)
+@click.option("--starting", is_flag=True, help="For keepalived's unit, when it starts: ends `release --stopping` only.")
 @click.pass_obj
-def resume(config: Path, group: str | None) -> None:
+def resume(config: Path, group: str | None, starting: bool) -> None:
     """End a pause or a release of GROUP (default: all) on this node, and its wait after failures as master."""
-    from awsha.agent import operate
+    from awsha.agent import kept, operate
 
-    for wanted in _groups(_node(config), group):
-        found = operate.resume(wanted)
-        click.echo(
-            f"{wanted.name} takes part again"
-            if found
-            else f"{wanted.name} was neither paused nor released here, nor had it failed"
-        )
+    if starting:
+        for name in kept.group_names(config):
+            if operate.starting(name):
+                click.echo(f"{name} takes part again")
+        return
+    for name in _names(config, group):
+        found = operate.resume(name)
+        nothing = f"{name} was neither paused nor released here, nor had it failed"
+        click.echo(f"{name} takes part again" if found else nothing)
 
 
 @click.command()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from awsha.core.model import Device, DiskFacts, Intent, Mount, Role, Unknown
-from awsha.core.plan import PAUSED, RELEASED
+from awsha.core.plan import OUT, PAUSED
 from awsha.core.steps import (
     AssignAddresses,
     Attach,
@@ -40,7 +40,7 @@ def refusal(step: Step, fresh: Fresh, planned: Intent | None, me: str) -> str | 
     if _takes(step, me):
         if fresh.intent is None or fresh.intent.role is not Role.MASTER:
             return f"this node is no longer master ({fresh.intent.role if fresh.intent else 'no role'})"
-        if out := fresh.marks & {FENCED, RELEASED}:
+        if out := fresh.marks & {FENCED, *OUT}:
             return f"this node is {', '.join(sorted(out))}"
         if isinstance(step, StopInstance | Detach) and fresh.holder_heard:
             return "the holder is heard as master again"

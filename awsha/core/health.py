@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from awsha.core import flaps
 from awsha.core.model import Faults
-from awsha.core.plan import RELEASED, excused
+from awsha.core.plan import OUT, RELEASED, excused
 from awsha.core.policy import Group
 from awsha.core.situation import Code, Plan, Situation
 from awsha.core.volumes import FENCED
@@ -37,9 +37,10 @@ def verdict(s: Situation, plan: Plan, before: Verdict) -> Verdict:
     """
     if FENCED in s.host.marks:
         return Verdict(False, "fenced", counts=False)
-    if RELEASED in s.host.marks:
+    if out := OUT & s.host.marks:
         # everything is let go first; only then does VRRP give way
-        return Verdict(False, "released by an operator", counts=False) if plan.done else before
+        text = "released by an operator" if RELEASED in out else "released because keepalived was told to stop"
+        return Verdict(False, text, counts=False) if plan.done else before
     if plan.goal == "look":
         return before
     if plan.goal != "master" or plan.ready:

@@ -93,8 +93,10 @@ def stop(application: Application, timeout_s: float) -> str:
     """Stop it and wait until it has stopped; a unit that is not loaded has. Raises ApplicationError."""
     if not application.unit:
         return _program(application.stop, "stop", timeout_s, inherit_output=False)
+    queued = _behind_keepalived(application.unit, min(timeout_s, CHECK_S))
+    options = ("--job-mode=ignore-dependencies",) if queued else ()
     try:
-        _systemctl("stop", application.unit, timeout_s)
+        _systemctl("stop", application.unit, timeout_s, *options)
     except ApplicationError as error:
         if not isinstance(error.__cause__, RunError) or error.__cause__.returncode != 5:  # LSB: not installed
             raise
@@ -102,11 +104,26 @@ def stop(application: Application, timeout_s: float) -> str:
     return f"{application.unit} was stopped"
 
 
-def _systemctl(verb: str, unit: str, timeout_s: float) -> None:
+def _behind_keepalived(unit: str, timeout_s: float) -> bool:
+    """Whether a stop of this unit may be queued behind keepalived's, which waits for awsha, which waits for this one.
+
+    So it is for a unit that is ordered before keepalived, and at a shutdown, when a stop of every unit is queued, for
+    one that is so by others in between. False when systemd does not say.
+    """
+    try:
+        shown = run(["systemctl", "show", "-p", "Before", "--", unit], timeout_s).stdout
+        state = run(["systemctl", "is-system-running"], timeout_s, check=False).stdout
+    except RunError:
+        return False
+    before = [line.removeprefix("Before=").split() for line in shown.splitlines() if line.startswith("Before=")]
+    return state.strip() == "stopping" or any("keepalived.service" in names for names in before)
+
+
+def _systemctl(verb: str, unit: str, timeout_s: float, *options: str) -> None:
     """One systemctl call that changes a unit."""
     hint = f"journalctl -u {unit} -n 50"
     try:
-        run(["systemctl", verb, "--no-ask-password", "--", unit], timeout_s)
+        run(["systemctl", verb, "--no-ask-password", *options, "--", unit], timeout_s)
     except RunTimeout as error:
         late = f"{verb} of {unit} did not end within {timeout_s:g} s"
         raise ApplicationError(late, hint=hint, timeout=True) from error

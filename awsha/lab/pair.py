@@ -119,10 +119,10 @@ class Pair:
         self._make_region()
         self._serve()
         for spec in self.specs:
-            node = Node(self.lab, spec, nodeconf.node_environment())
+            node = self.make_node(spec)
             node.on_exit = partial(self._on_exit, spec)
             self.nodes[spec.name] = node
-        write_configuration(self)
+        self.write_configuration()
         self.vpc.filter_vrrp(on=self.shape.vrrp_filtered)
         self.note("the nodes boot")
         side_by_side([node.boot for node in self.nodes.values()])
@@ -133,6 +133,14 @@ class Pair:
             self.guests.start_services(node)
             if self.shape.keepalived:
                 wait_until(node.path(VRRP_PID).exists, KEEPALIVED_DEADLINE_S)
+
+    def make_node(self, spec: NodeSpec) -> Node:
+        """A node that has not booted yet. Other kinds of nodes override this and `write_configuration`."""
+        return Node(self.lab, spec, nodeconf.node_environment())
+
+    def write_configuration(self) -> None:
+        """The nodes' configuration, before they boot. Raises AwshaError."""
+        write_configuration(self)
 
     def _on_exit(self, spec: NodeSpec, name: str, code: int) -> None:
         self.note(f"{name} of {spec.name} ended ({code})")
@@ -295,8 +303,11 @@ def side_by_side(tasks: Sequence[Callable[[], object]]) -> None:
         raise failures[0]
 
 
-def main(argv: list[str]) -> int:
-    """Set up the process: signals blocked for every thread, a cgroup of its own, the log, the pid file."""
+def serve(argv: list[str], kind: Callable[[Lab, Shape], Pair] = Pair) -> int:
+    """Set up the process: signals blocked for every thread, a cgroup of its own, the log, the pid file.
+
+    `argv`: prefix and shape; `kind` makes the pair of them. Returns the exit code when it was told to end.
+    """
     # Threads inherit the mask: none of them may end the process between two mounts.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
     lab, shape = Lab(argv[0]), Shape.from_json(json.loads(argv[1]))
@@ -308,7 +319,7 @@ def main(argv: list[str]) -> int:
     linux.join_cgroup(home)
     lab.pid_file.write_text(str(os.getpid()))
     os.environ.update(nodeconf.environment(), AWS_EC2_METADATA_DISABLED="true")
-    code = Pair(lab, shape).run_until_signal()
+    code = kind(lab, shape).run_until_signal()
     linux.join_cgroup(Path(lab.cgroup).parent)
     sweep.remove_cgroups(lab)
     sweep.remove_run(lab)
@@ -316,4 +327,4 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(serve(sys.argv[1:]))

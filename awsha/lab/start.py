@@ -10,7 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +34,13 @@ SBIN = "/usr/sbin:/sbin:/usr/local/sbin"
 TAIL_LINES = 15
 
 
-def start(lab: Lab, shape: Shape, deadline_s: float, *, converged: bool) -> dict[str, Any]:
-    """Start a lab and wait for it; its status. Whatever fails, nothing is left, and AwshaError says why."""
+def start(
+    lab: Lab, shape: Shape, deadline_s: float, *, converged: bool, daemon: Sequence[str] = ("awsha.lab.pair",)
+) -> dict[str, Any]:
+    """Start a lab and wait for it; its status. Whatever fails, nothing is left, and AwshaError says why.
+
+    `daemon`: the module to run, and its arguments after prefix and shape.
+    """
     check_machine(lab, shape)
     if sweep.daemon_pids(lab):
         raise AwshaError(f"a lab is up already (prefix {lab.prefix})", hint="awsha lab down, or another AWSHA_LAB")
@@ -43,7 +48,7 @@ def start(lab: Lab, shape: Shape, deadline_s: float, *, converged: bool) -> dict
     lab.run.mkdir(mode=0o700, parents=True)
     done = False
     try:
-        status = _start(lab, shape, deadline_s, converged=converged)
+        status = _start(lab, shape, deadline_s, converged, daemon)
         done = True
     except AwshaError as error:
         raise AwshaError(error.message + logs(lab), hint=error.hint) from error
@@ -54,10 +59,10 @@ def start(lab: Lab, shape: Shape, deadline_s: float, *, converged: bool) -> dict
     return status
 
 
-def _start(lab: Lab, shape: Shape, deadline_s: float, *, converged: bool) -> dict[str, Any]:
+def _start(lab: Lab, shape: Shape, deadline_s: float, converged: bool, module: Sequence[str]) -> dict[str, Any]:
     with lab.log.open("ab") as log:
         daemon = subprocess.Popen(
-            [sys.executable, "-P", "-m", "awsha.lab.pair", lab.prefix, json.dumps(shape.to_json())],
+            [sys.executable, "-P", "-m", module[0], lab.prefix, json.dumps(shape.to_json()), *module[1:]],
             stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/", start_new_session=True,
         )  # fmt: skip
     wait_until(lambda: lab.socket.exists() or daemon.poll() is not None, SPAWN_DEADLINE_S)

@@ -19,6 +19,7 @@ from awsha.lab.waiting import wait_until
 
 DEADLINE_S = 10.0
 NETNS_DIR = Path("/run/netns")
+DAEMONS = {b"awsha.lab.pair", b"tests.nspawn.daemon"}
 NETNS_MARK = "made-run-netns"  # in the run folder: `ip netns` had not been used on this machine before
 
 
@@ -70,7 +71,7 @@ def daemon_pids(lab: Lab) -> list[int]:
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             arguments = (folder / "cmdline").read_bytes().split(b"\0")
-            if b"awsha.lab.pair" in arguments and lab.prefix.encode() in arguments and int(folder.name) != os.getpid():
+            if DAEMONS & {*arguments} and lab.prefix.encode() in arguments and int(folder.name) != os.getpid():
                 found.append(int(folder.name))
     return found
 

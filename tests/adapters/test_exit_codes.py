@@ -46,11 +46,3 @@ def test_status_is_unknown_where_this_host_is_no_node(tmp_path: Path):
     assert CliRunner().invoke(cli, ["init", "-o", file, *wish]).exit_code == 0
     assert run(tmp_path, "--config", file, "status") == 3
     assert run(tmp_path, "--config", file, "plan", "data", "--role", "backup") == 1
-
-
-def test_the_agent_is_started_again_for_as_long_as_it_takes():
-    """systemd gives a unit up after five starts in 10 s; an agent without EC2 after a boot ends sooner than that."""
-    unit = (ROOT / "systemd" / "awsha-agent.service").read_text()
-    head, _, service = unit.partition("[Service]")
-    assert "StartLimitIntervalSec=0" in head
-    assert "Restart=always" in service

@@ -19,6 +19,7 @@ cd "$(dirname "$0")"
 echo "$@" >> log
 case "$1" in
 show) cat state;;
+is-system-running) cat running 2>/dev/null || echo running;;
 start)
     if grep -q ActiveState=failed state; then echo "Start request repeated too quickly." >&2; exit 1; fi
     sed -i s/ActiveState=.*/ActiveState=active/ state;;
@@ -156,3 +157,20 @@ def test_a_daemon_that_start_leaves_behind_lives_on(tmp_path):
             time.sleep(0.02)
     finally:
         os.kill(pid, signal.SIGKILL)
+
+
+@pytest.mark.parametrize(
+    ("running", "before", "options"),
+    [
+        ("running", "shutdown.target", ""),
+        ("running", "shutdown.target keepalived.service", "--job-mode=ignore-dependencies "),
+        ("stopping", "shutdown.target", "--job-mode=ignore-dependencies "),
+    ],
+)
+def test_a_stop_does_not_wait_for_a_keepalived_that_waits_for_awsha(systemd, tmp_path, running, before, options):
+    systemd("active")
+    with (tmp_path / "state").open("a") as state:
+        state.write(f"Before={before}\n")
+    (tmp_path / "running").write_text(f"{running}\n")
+    application.stop(UNIT, 5)
+    assert (tmp_path / "log").read_text().splitlines()[-1] == f"stop --no-ask-password {options}-- x.service"

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from awsha.core.guards import Fresh, refusal
 from awsha.core.health import Verdict, verdict
 from awsha.core.model import (
     ApplicationState,
@@ -685,3 +686,16 @@ def test_unassign_is_planned_only_for_addresses_on_this_eni():
 
 def test_list_holders_is_a_look():
     assert ListHolders(VOL, (MOUNT,)).touches == frozenset()
+
+
+@pytest.mark.parametrize("mark", ["released", "stopping"])
+def test_a_node_that_is_out_lets_go_and_then_fails_its_health_whatever_vrrp_says(mark: str):
+    s = serving(host=host(MOUNTED, app=ApplicationState.RUNNING, marks=frozenset({mark})))
+    assert plan(s).goal == "release"
+    assert verdict(s, plan(s), Verdict(True)).ok, "VRRP gives way when all is let go, not before"
+    free = situation(cloud=cloud(), host=host(ABSENT, marks=frozenset({mark}), vip=False))
+    assert plan(free).done
+    assert not verdict(free, plan(free), Verdict(True)).ok
+    attach = plan(situation(cloud=cloud(), host=host(ABSENT, vip=False))).steps[0]
+    fresh = Fresh(s.intent, frozenset({mark}), None, holder_heard=False)
+    assert refusal(attach, fresh, s.intent, s.me.instance_id) == f"this node is {mark}"
