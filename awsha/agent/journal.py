@@ -34,6 +34,11 @@ class Journal:
     def __init__(self) -> None:
         self._shown: dict[str, dict[tuple[Code, str], str]] = {}
         self._goal: dict[str, tuple[str, bool, bool]] = {}
+        self._transition: dict[str, str] = {}
+
+    def transition(self, group: str, name: str) -> None:
+        """Lines about this group belong to this transition from now on (empty: to none)."""
+        self._transition[group] = name
 
     def say(self, group: str, text: str) -> None:
         """One line about a group."""
