@@ -7,6 +7,7 @@ none.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
@@ -28,6 +29,7 @@ HIDDEN = frozenset({Code.LOOKING, Code.RUNNING})  # no waits: a look and a step 
 RESTING = frozenset({Code.FENCED, Code.VOLUME_FREE, Code.RELEASED})  # a node that stays out, and is done with that
 IDLE = frozenset({Code.PAUSED, Code.NO_INTENT})
 UNSURE = HIDDEN | {Code.CLOUD_UNKNOWN, Code.HOST_UNKNOWN}  # not knowing is not losing
+IDS_MOST = 250  # as many as a file has
 DRAFTS_MOST = 24  # lines written of one transition before its last: a crash shows how far it had come
 SAME_WAIT_S = 0.3  # a wait that was gone for less is one wait
 SAID_MOST_S = 60.0  # an intent older than this is not when the transition began
@@ -72,7 +74,7 @@ class Chronicle:
         self._gone = False
         self._was_ready = False
         self._open: _Open | None = None
-        self._last_id = ""
+        self._used: deque[str] = deque(maxlen=IDS_MOST)
         self._label = ""
         self._out: list[Transition] = []
 
@@ -181,8 +183,9 @@ class Chronicle:
         if cause.kind == "role" and s.intent is not None and 0 <= s.now - s.intent.recorded_at < SAID_MOST_S:
             began = s.intent.recorded_at  # the time until the loop took it in counts too
         wall = s.wall - (s.now - began)
-        self._last_id = new_id(self._names[0], wall, self._last_id)
-        self._open = _Open(self._last_id, cause, began, wall, self._role.value if self._role else None, turn.plan.goal)
+        name = new_id(self._names[0], wall, self._used)
+        self._used.append(name)
+        self._open = _Open(name, cause, began, wall, self._role.value if self._role else None, turn.plan.goal)
         self._starting = False
         self._out.append(self._snapshot(self._open, End.UNDER_WAY, "", s.now))
 

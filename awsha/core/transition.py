@@ -8,7 +8,7 @@ counts.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -162,13 +162,14 @@ class Transition:
         return replace(self, end=End.INTERRUPTED, text=why)
 
 
-def new_id(group: str, began: float, last: str) -> str:
-    """A name that sorts by time and can be typed: GROUP-20261122T231501 (UTC), with a letter when `last` has it."""
+def new_id(group: str, began: float, used: Collection[str]) -> str:
+    """A name that sorts by time and can be typed: GROUP-20261122T231501 (UTC), with letters behind it when it is used
+    already: by one of the same second, or by one from before the clock was set back."""
     stem = f"{group}-{datetime.fromtimestamp(began, UTC):%Y%m%dT%H%M%S}"
-    if not last.startswith(stem):
-        return stem
-    letter = last[len(stem) :]
-    return stem + (chr(ord(letter[-1]) + 1) if letter and letter[-1] < "z" else f"{letter}b")
+    letters = ""
+    while stem + letters in used:
+        letters = letters[:-1] + chr(ord(letters[-1]) + 1) if letters and letters[-1] < "z" else f"{letters}b"
+    return stem + letters
 
 
 def ec2_seconds(transition: Transition) -> float:

@@ -339,12 +339,12 @@ def test_overlaps_count_once(spans: list[tuple[float, float]], length: float):
 
 def test_ids_sort_and_differ():
     moment = 1795389301.4
-    first = new_id("data", moment, "")
-    assert first == "data-20261122T231501"
-    second = new_id("data", moment, first)
-    third = new_id("data", moment, second)
-    assert [first, second, third] == sorted({first, second, third})
-    assert new_id("data", moment + 1, third) == "data-20261122T231502"
+    used: list[str] = []
+    for _ in range(60):
+        used.append(new_id("data", moment, used))
+    assert used == sorted(set(used))
+    assert used[:3] == ["data-20261122T231501", "data-20261122T231501b", "data-20261122T231501c"]
+    assert new_id("data", moment + 1, used) == "data-20261122T231502"
 
 
 def test_what_is_written_can_be_read_again():
