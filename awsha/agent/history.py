@@ -87,7 +87,16 @@ class Writer:
 class Recorder:
     """The history of one group. The converger's thread calls it; `request` may come from any."""
 
-    def __init__(self, chronicle: Chronicle, writer: Writer, journal: Journal, group: str) -> None:
+    def __init__(
+        self,
+        chronicle: Chronicle,
+        writer: Writer,
+        journal: Journal,
+        group: str,
+        also: Callable[[Transition], None] = lambda _: None,
+    ) -> None:
+        """`also` is told of each line that is written; quickly, and from any thread that makes one."""
+        self._also = also
         self._chronicle: Chronicle | None = chronicle
         self._writer = writer
         self._journal = journal
@@ -128,6 +137,7 @@ class Recorder:
         try:
             for transition in note(self._chronicle):
                 self._writer.put(transition)
+                self._also(transition)
             self._journal.transition(self._group, self._chronicle.current)
         except Exception as error:  # noqa: BLE001
             self._chronicle = None

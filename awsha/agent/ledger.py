@@ -75,7 +75,7 @@ def groups(where: Path | None = None) -> list[str]:
     """The groups that have a file. Raises OSError."""
     try:
         names = sorted(entry.name for entry in (where or folder()).iterdir())
-    except (FileNotFoundError, NotADirectoryError):
+    except FileNotFoundError:
         return []
     return [name.removesuffix(SUFFIX) for name in names if name.endswith(SUFFIX) and not name.startswith(".")]
 

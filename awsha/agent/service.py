@@ -22,6 +22,7 @@ from awsha.agent.history import Recorder, Writer, request, this_run
 from awsha.agent.journal import Journal
 from awsha.agent.keepalived import KeepalivedWatch
 from awsha.agent.lock import GroupLock
+from awsha.agent.metrics import Exporter, Tally
 from awsha.agent.paths import health_file, private_dir, run_dir
 from awsha.agent.report import group_report
 from awsha.core.chronicle import Chronicle
@@ -58,7 +59,8 @@ class Agent:
         self.about = about.installed(config)
         self._began = boottime()
         self.history = Writer(lambda text: self.journal.say("history", text))
-        self.node: Node = assemble(config, listen=True, observer=request)
+        self.tally = Tally()
+        self.node: Node = assemble(config, listen=True, observer=self._asked)
         self.keepalived = KeepalivedWatch()
         self.convergers: dict[str, Converger] = {}
         self._turned: dict[str, float] = {}
@@ -85,6 +87,7 @@ class Agent:
             if error := self.node.ec2.warm(2 + max(len(g.volumes) for g in self.node.policy.groups)):
                 self.journal.say("ec2", f"{error.message} (hint: {error.hint})")
             about.publish(self.node, self.about, self.journal, self._stop)
+            self._tell_metrics()
             gc.collect()
             gc.freeze()
             sd.notify("READY=1")
@@ -100,6 +103,22 @@ class Agent:
         if self._failed:
             names = ", ".join(self._failed)
             raise AwshaError(f"the loop of {names} has broken down", hint="a defect of awsha: see the log above")
+
+    def _asked(self, action: str, seconds: float, code: str) -> None:
+        """A request to EC2 has ended."""
+        self.tally.request(action, seconds, code)
+        request(action, seconds, code)
+
+    def _tell_metrics(self) -> None:
+        wanted = self.node.policy.metrics
+        if wanted.wanted:
+            Exporter(
+                wanted,
+                self.node.name,
+                self.tally,
+                lambda: [c.last for c in self.convergers.values() if c.last is not None],
+                lambda text: self.journal.say("metrics", text),
+            ).start(self._stop)
 
     def stop(self) -> None:
         """End `run` soon."""
@@ -231,7 +250,7 @@ class Agent:
             self.node.executor(group),
             self.journal,
             self.keepalived.gone_since,
-            Recorder(chronicle, self.history, self.journal, name),
+            Recorder(chronicle, self.history, self.journal, name, self.tally.transition),
         )
         self.convergers[name] = converger
         self._turned[name] = boottime()

@@ -25,17 +25,18 @@ from cattrs.gen import make_dict_structure_fn, override
 
 from awsha.config import fields
 from awsha.config.problems import InvalidValueError, Key, did_you_mean, shown
-from awsha.core.policy import Application, Fence, Fsck, Group, Node, OpenFiles, Policy, Timeouts, Volume
+from awsha.core.policy import Application, Fence, Fsck, Group, Metrics, Node, OpenFiles, Policy, Timeouts, Volume
 
 Table = dict[str, Any]
-RECORDS: tuple[type, ...] = (Node, Volume, Application, Timeouts, Group, Policy)  # a record after those inside it
+# a record after those inside it
+RECORDS: tuple[type, ...] = (Node, Volume, Application, Timeouts, Group, Metrics, Policy)
 RENAMED: Mapping[tuple[type, str], str] = {
     (Policy, "nodes"): "node",
     (Policy, "groups"): "group",
     (Group, "volumes"): "volume",
 }
 ARRAYS = {Node: "[[node]]", Group: "[[group]]", Volume: "[[group.volume]]"}
-TABLES = {Application: "[group.application]", Timeouts: "[group.timeouts]"}
+TABLES = {Application: "[group.application]", Timeouts: "[group.timeouts]", Metrics: "[metrics]"}
 
 CHECKS: Mapping[type, Mapping[str, fields.Hook]] = {
     Node: {
@@ -67,6 +68,7 @@ CHECKS: Mapping[type, Mapping[str, fields.Hook]] = {
         "advert_int": fields.advert_int,
         "priorities": fields.priorities,
     },
+    Metrics: {"textfile": fields.textfile, "port": fields.integer(0, 65535)},
     Policy: {"region": fields.region, "command": fields.command},
 }
 MISSING: Mapping[tuple[type, str], str] = {

@@ -104,6 +104,19 @@ class Group:
 
 
 @dataclass(frozen=True, slots=True)
+class Metrics:
+    """Where the agent tells Prometheus how things are. Without either: nowhere."""
+
+    textfile: str | None = None  # for node_exporter's textfile collector
+    port: int = 0  # on 127.0.0.1; 0: none
+
+    @property
+    def wanted(self) -> bool:
+        """Whether anything is to be told."""
+        return self.textfile is not None or self.port > 0
+
+
+@dataclass(frozen=True, slots=True)
 class Policy:
     """The whole of awsha.toml, defaults filled in."""
 
@@ -111,6 +124,7 @@ class Policy:
     groups: tuple[Group, ...]
     region: str | None = None
     command: str | None = None  # path of awsha as keepalived shall run it; None: the one that generates
+    metrics: Metrics = field(default_factory=Metrics)
 
 
 def default_priority(index: int) -> int:

@@ -88,3 +88,19 @@ def test_a_transition_whose_agent_was_killed_is_interrupted_and_the_next_one_goe
         ("role", "interrupted"),
         ("start", "converged"),
     ]
+
+
+def test_a_history_that_cant_be_written_stops_nothing_and_is_said_once(lab: LabUnderTest):
+    lab.up()
+    master = lab.holder()
+    assert master is not None
+    standby = "b" if master == "a" else "a"
+    lab.exec(standby, "sh", "-c", "rm -r /var/lib/awsha/history; echo mine > /var/lib/awsha/history")
+    lab.client_start()
+    lab.fail(master, "kill")
+    lab.wait_for_holder(standby)
+    lab.nothing_lost()
+    lab.wait_until(lambda: "history: can't be written" in lab.logs(1000), 10, "it is said")
+    assert lab.logs(1000).count("history: can't be written") == 1
+    shown = lab.exec(standby, "awsha", "history", check=False)
+    assert (shown.returncode, "Traceback" in shown.stderr) == (1, False)
