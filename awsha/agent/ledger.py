@@ -6,6 +6,7 @@ crash or a full disk leaves at most one broken line, which readers count and ski
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import stat
@@ -61,6 +62,16 @@ def parse(content: bytes) -> Found:
     return Found(tuple(kept.values()), unreadable)
 
 
+def _last_lines(content: bytes) -> dict[Key, bytes]:
+    """The last line of each transition, oldest first: what parse() would keep, without keeping it as objects."""
+    kept: dict[Key, bytes] = {}
+    for raw in content.split(b"\n"):
+        with contextlib.suppress(ValueError, RecursionError):
+            transition = from_dict(json.loads(raw))
+            kept[transition.id, transition.run] = raw + b"\n"
+    return kept
+
+
 def read(group: str, where: Path | None = None) -> Found:
     """A group's file; nothing when there is none. Raises OSError when it can't be read, or is no plain file."""
     try:
@@ -98,7 +109,7 @@ class Ledger:
             with _file(directory, self._name, flags) as descriptor:
                 size = os.fstat(descriptor).st_size
                 if self._seen is None:
-                    self._seen = {(t.id, t.run) for t in parse(_content(descriptor)).transitions}
+                    self._seen = set(_last_lines(_content(descriptor)))
                 if size and os.pread(descriptor, 1, size - 1) != b"\n":
                     _write(descriptor, b"\n")  # what a crash or a full disk has left there is a line of its own
                 for transition in transitions:
@@ -112,24 +123,21 @@ class Ledger:
 
     def _renew(self, directory: int, content: bytes) -> None:
         """The newest transitions, one line each, in a new file that takes the old one's place."""
-        kept: list[Transition] = []
-        lines: list[bytes] = []
+        kept: dict[Key, bytes] = {}
         size = 0
-        for transition in reversed(parse(content).transitions):
-            text = line(transition)
-            if len(kept) >= KEPT or (kept and size + len(text) > KEPT_BYTES):
-                break
-            kept.append(transition)
-            lines.append(text)
+        for key, text in reversed(_last_lines(content).items()):
             size += len(text)
+            if len(kept) >= KEPT or (kept and size > KEPT_BYTES):
+                break
+            kept[key] = text
         temporary = f".{self._name}.new"
         with _file(directory, temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC) as descriptor:
-            for text in reversed(lines):
+            for text in reversed(kept.values()):
                 _write(descriptor, text)
             os.fsync(descriptor)
         os.rename(temporary, self._name, src_dir_fd=directory, dst_dir_fd=directory)
         os.fsync(directory)
-        self._seen = {(t.id, t.run) for t in kept}
+        self._seen = set(kept)
 
 
 @contextmanager
