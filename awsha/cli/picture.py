@@ -101,7 +101,8 @@ def _legend(drawn: list[Row], y: float) -> list[str]:
             out.append(_text(x + 18, y, meaning, fill=SOFT, size=11))
             x += 38 + 6.4 * len(meaning)
     if there:
-        out.append(_text(x + 8, y, "thick: a step; thin: a wait", fill=SOFT, size=11))
+        bad = "; red: failed, or blocked" if any(row.bad for row in drawn) else ""
+        out.append(_text(x + 8, y, f"thick: a step; thin: a wait{bad}", fill=SOFT, size=11))
     return out
 
 

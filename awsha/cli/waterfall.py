@@ -161,6 +161,8 @@ def _legend(drawn: list[Row]) -> Text:
     for whose, meaning in MEANINGS.items():
         if whose in there:
             legend.append(f"■ {meaning}  ", COLOURS[whose])
+    if any(row.bad for row in drawn):
+        legend.append("■ failed, or blocked", "red")
     return legend
 
 

@@ -152,6 +152,17 @@ def test_what_somebody_put_in_its_place_is_neither_followed_nor_waited_for(state
     assert "can't be read" in str(result.exception)
 
 
+def test_a_directory_that_was_open_to_others_is_closed_and_one_of_others_is_not_used(state: Path):
+    (state / "history").mkdir(parents=True)
+    (state / "history").chmod(0o777)
+    ledger.Ledger("data").append([DONE])
+    assert (state / "history").stat().st_mode & 0o777 == 0o700
+    if os.geteuid() == 0:
+        os.chown(state / "history", 65534, 65534)
+        with pytest.raises(OSError, match="belongs to user 65534"):
+            ledger.Ledger("data").append([numbered(1)])
+
+
 # --- the writer -------------------------------------------------------------------------------------------------------
 
 
