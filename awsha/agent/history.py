@@ -78,10 +78,10 @@ class Writer:
                 self._failing = True
                 self._say(f"can't be written, and everything else goes on without it: {error}")
             return
-        if self._failing:
-            self._failing = False
-            self._say(f"is written again; {self._lost} lines of it are lost")
-            self._lost = 0
+        self._failing = False
+        if self._lost:
+            lost, self._lost = self._lost, 0
+            self._say(f"is written again; {lost} lines of it are lost")
 
 
 class Recorder:

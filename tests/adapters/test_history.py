@@ -196,6 +196,29 @@ def test_a_place_that_takes_nothing_is_said_once_and_its_return_too(state: Path)
     assert "can't be written, and everything else goes on without it" in said[0]
 
 
+def test_a_disk_that_hangs_holds_nobody_up_and_what_it_cost_is_said():
+    class Hanging(ledger.Ledger):
+        def append(self, transitions: list[Transition]) -> None:
+            begun.set()
+            assert goes_on.wait(PATIENCE_S)
+            super().append(transitions)
+
+    begun, goes_on = threading.Event(), threading.Event()
+    said: list[str] = []
+    writer = history.Writer(said.append)
+    writer._ledgers["data"] = Hanging("data")
+    writer.put(numbered(0))
+    assert begun.wait(PATIENCE_S)
+    for number in range(1, 1001):
+        writer.put(numbered(number))
+    writer.close(0.01)
+    assert ids() == [], "it still hangs, and nobody waits for it"
+    goes_on.set()
+    writer.close(PATIENCE_S)
+    assert len(ids()) == 1 + history.QUEUE_MOST
+    assert said == [f"is written again; {1000 - history.QUEUE_MOST} lines of it are lost"]
+
+
 def test_a_full_disk_loses_lines_and_nothing_else(sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     def scene() -> None:
         from tests.adapters.conftest import _call  # mount(2) in this sandbox only
