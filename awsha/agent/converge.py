@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from awsha.agent import intent as intents
 from awsha.agent.execute import Executor
 from awsha.agent.faults import FaultRecord
+from awsha.agent.history import RECORDER, Recorder
 from awsha.agent.journal import Journal
 from awsha.core.loop import Ambient, Loop, Turn
 from awsha.core.model import Intent, Self
@@ -49,15 +50,19 @@ class Converger:
         hands: Executor,
         journal: Journal,
         keepalived_gone_since: Callable[[tuple[int, int] | None], float | None],
+        history: Recorder | None = None,
     ) -> None:
         self.loop = loop
         self.hands = hands
         self.journal = journal
+        self.history = history
         self.last: Turn | None = None
         self._gone_since = keepalived_gone_since
         self._faults = FaultRecord(loop.group.name)
         self._events: queue.SimpleQueue[_Read | _Finished | _Poke] = queue.SimpleQueue()
-        self._workers = ThreadPoolExecutor(WORKERS, thread_name_prefix=loop.group.name)
+        self._workers = ThreadPoolExecutor(
+            WORKERS, thread_name_prefix=loop.group.name, initializer=RECORDER.set, initargs=(history,)
+        )
 
     def poke(self, *scopes: Scope) -> None:
         """Something happened: look at these kinds of facts at once; with none, only take a turn."""
@@ -91,6 +96,8 @@ class Converger:
         for step in turn.start:
             self.journal.started(self.loop.group.name, step)
             self._workers.submit(self._run, step, intent)
+        if self.history is not None:
+            self.history.turn(turn)
         self.journal.turn(self.loop.group.name, turn)
         self.last = turn
         return turn
@@ -117,6 +124,8 @@ class Converger:
                 self.loop.read(scope, value, now)
             case _Finished(step, outcome, took_s):
                 self.loop.finished(step, outcome, now)
+                if self.history is not None:
+                    self.history.finished(step, outcome, took_s, now)
                 self.journal.finished(self.loop.group.name, step, outcome, took_s)
             case _Poke(scopes):
                 self.loop.poke(*scopes)
@@ -126,4 +135,6 @@ class Converger:
         deadline = boottime() + timeout_s
         while self.loop.running and boottime() < deadline:
             self._wait(min(0.2, deadline - boottime()))
+        if self.history is not None:
+            self.history.close()
         self._workers.shutdown(wait=False, cancel_futures=True)

@@ -1,6 +1,6 @@
 """What happened, one line a step, readable by a tired person; systemd's journal keeps it.
 
-It writes to standard error: under systemd that is the journal, in a terminal the terminal.
+Under systemd it goes to the journal with fields: GROUP, STEP, CODE, TRANSITION_ID. Elsewhere to standard error.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import logging
 import os
 import sys
 
+from awsha.agent import journald
 from awsha.core.loop import Turn
 from awsha.core.model import Intent
 from awsha.core.pacing import describe
@@ -21,10 +22,10 @@ _LOG = logging.getLogger("awsha")
 
 def log_to_stderr(verbose: bool = False) -> None:
     """Set the log up: message only under systemd, which adds the time itself."""
-    handler = logging.StreamHandler(sys.stderr)
+    handler: logging.Handler = logging.StreamHandler(sys.stderr)
     form = "%(message)s" if "JOURNAL_STREAM" in os.environ else "%(asctime)s.%(msecs)03d %(message)s"
     handler.setFormatter(logging.Formatter(form, "%H:%M:%S"))
-    _LOG.addHandler(handler)
+    _LOG.addHandler(journald.Handler(handler) if journald.is_stderr(sys.stderr, os.environ) else handler)
     _LOG.setLevel(logging.DEBUG if verbose else logging.INFO)
 
 
@@ -34,10 +35,21 @@ class Journal:
     def __init__(self) -> None:
         self._shown: dict[str, dict[tuple[Code, str], str]] = {}
         self._goal: dict[str, tuple[str, bool, bool]] = {}
+        self._transition: dict[str, str] = {}
+
+    def transition(self, group: str, name: str) -> None:
+        """Lines about this group belong to this transition from now on (empty: to none)."""
+        self._transition[group] = name
 
     def say(self, group: str, text: str) -> None:
         """One line about a group."""
-        _LOG.info("%s: %s", group, text)
+        self._log(logging.INFO, group, text)
+
+    def _log(self, level: int, group: str, text: str, **fields: str) -> None:
+        """One line; `fields` are for the journal. Their names are in lower case here."""
+        known = {"GROUP": group, "TRANSITION_ID": self._transition.get(group, "")}
+        told = known | {key.upper(): value for key, value in fields.items()}
+        _LOG.log(level, "%s: %s", group, text, extra={"fields": told})
 
     def intent(self, group: str, intent: Intent | None) -> None:
         """keepalived said something new."""
@@ -45,18 +57,21 @@ class Journal:
 
     def started(self, group: str, step: Step) -> None:
         """A step begins."""
-        _LOG.debug("%s: %s …", group, describe(step))
+        self._log(logging.DEBUG, group, f"{describe(step)} …", step=type(step).__name__)
 
     def finished(self, group: str, step: Step, outcome: Outcome, took_s: float) -> None:
         """A step ended."""
         tail = f": {outcome.text}" if outcome.text else ""
         if isinstance(step, ListHolders) and outcome.ok:
             return
+        kind = type(step).__name__
         if outcome.ok:
-            self.say(group, f"{describe(step)}: done in {took_s:.2f} s{tail}")
+            self._log(logging.INFO, group, f"{describe(step)}: done in {took_s:.2f} s{tail}", step=kind)
             return
         hint = f" (hint: {outcome.hint})" if outcome.hint else ""
-        _LOG.warning("%s: %s failed after %.2f s%s%s", group, describe(step), took_s, tail, hint)
+        code = outcome.failure or ""
+        text = f"{describe(step)} failed after {took_s:.2f} s{tail}{hint}"
+        self._log(logging.WARNING, group, text, step=kind, code=code)
 
     def turn(self, group: str, turn: Turn) -> None:
         """What changed since the last turn: what waits, and whether the goal is reached."""
@@ -74,16 +89,17 @@ class Journal:
         if turn.plan.done and (before is None or not before[1] or before[0] != turn.plan.goal):
             self.say(group, "converged: " + ("everything is here" if turn.plan.goal == "master" else "nothing is here"))
         if not turn.verdict.ok and (before is None or before[2]):
-            _LOG.warning("%s: unhealthy: %s", group, turn.verdict.text)
+            self._log(logging.WARNING, group, f"unhealthy: {turn.verdict.text}")
         if turn.verdict.ok and before is not None and not before[2]:
             self.say(group, "healthy again")
 
     def broken(self, group: str) -> None:
         """A defect has ended a group's loop; called where it is caught."""
-        _LOG.exception("%s: the loop has broken down", group)
+        _LOG.exception("%s: the loop has broken down", group, extra={"fields": {"GROUP": group}})
 
     def _reason(self, group: str, reason: Reason) -> None:
         if reason.blocked:
-            _LOG.warning("%s: blocked: %s. Next: %s", group, reason.text, reason.hint)
+            text = f"blocked: {reason.text}. Next: {reason.hint}"
+            self._log(logging.WARNING, group, text, code=reason.code)
         else:
-            self.say(group, f"waits: {reason.text}")
+            self._log(logging.INFO, group, f"waits: {reason.text}", code=reason.code)

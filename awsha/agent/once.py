@@ -10,11 +10,13 @@ from awsha.agent import kept
 from awsha.agent.assembly import Node, assemble, group_named
 from awsha.agent.converge import Converger
 from awsha.agent.gone import GONE
+from awsha.agent.history import Recorder, Writer, request, this_run
 from awsha.agent.journal import Journal
 from awsha.agent.keepalived import KeepalivedWatch
 from awsha.agent.lock import GroupLock
 from awsha.agent.marks import Marks
 from awsha.agent.paths import health_file, private_dir, write_health
+from awsha.core.chronicle import Chronicle
 from awsha.core.errors import EX_TEMPFAIL, AwshaError
 from awsha.core.model import Role
 from awsha.core.plan import OUT
@@ -32,7 +34,7 @@ def converge(config: Path, name: str, role: Role | None, timeout_s: float | None
     journal = Journal()
     if role is None and _lets_go(name):
         config = kept.to_let_go(config)
-    node = assemble(config, listen=True)
+    node = assemble(config, listen=True, observer=request)
     group = group_named(node.policy, name)
     lock = GroupLock(name)
     if not lock.acquire():
@@ -50,9 +52,14 @@ def converge(config: Path, name: str, role: Role | None, timeout_s: float | None
             f"keepalived has said nothing about {name} since this node booted",
             hint=f"name a role: awsha converge {name} --role backup",
         )
+    history = Writer(lambda text: journal.say("history", text))
     try:
         while True:
-            converger = Converger(node.loop(group), node.executor(group), journal, KeepalivedWatch().gone_since)
+            # it was started because of the newest role, by a notify or by an operator
+            chronicle = Chronicle(name, node.name, this_run(), boottime(), told=True)
+            recorder = Recorder(chronicle, history, journal, name)
+            gone = KeepalivedWatch().gone_since
+            converger = Converger(node.loop(group), node.executor(group), journal, gone, recorder)
             code = _run(node, group, converger, timeout_s)
             lock.release()
             # A notify that found the lock taken has left; what it recorded is taken up here.
@@ -60,6 +67,7 @@ def converge(config: Path, name: str, role: Role | None, timeout_s: float | None
                 return code
     finally:
         lock.release()
+        history.close(END_S)
 
 
 def _lets_go(name: str) -> bool:

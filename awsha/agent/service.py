@@ -19,12 +19,15 @@ from awsha.agent import about, ask, kept, sd
 from awsha.agent.assembly import Node, assemble, group_named
 from awsha.agent.converge import Converger
 from awsha.agent.gone import GONE
+from awsha.agent.history import Recorder, Writer, request, this_run
 from awsha.agent.journal import Journal
 from awsha.agent.keepalived import KeepalivedWatch
 from awsha.agent.lock import GroupLock
 from awsha.agent.marks import Marks
+from awsha.agent.metrics import Exporter, Tally
 from awsha.agent.paths import health_file, private_dir, run_dir, write_health
 from awsha.agent.report import group_report
+from awsha.core.chronicle import Chronicle
 from awsha.core.errors import AwshaError
 from awsha.core.model import Role
 from awsha.core.situation import Code
@@ -34,6 +37,7 @@ from awsha.host.clock import boottime
 
 TICK_S = 1.0
 STEPS_END_S = 5.0  # a clean stop waits this long for steps under way; what they set going is looked at after a restart
+HISTORY_END_S = 2.0  # for a slow disk
 STALLED_S = 30.0  # a loop that has not turned for so long is stuck: systemd's watchdog restarts the agent
 LOCK_LOOK_S = 0.1
 SILENT_MOST = 64  # connections that have not asked anything yet; the oldest is closed for a newer one
@@ -55,7 +59,10 @@ class Agent:
         self._config = config
         self.journal = Journal()
         self.about = about.installed(config)
-        self.node: Node = assemble(config, listen=True)
+        self._began = boottime()
+        self.history = Writer(lambda text: self.journal.say("history", text))
+        self.tally = Tally()
+        self.node: Node = assemble(config, listen=True, observer=self._asked)
         self.keepalived = KeepalivedWatch()
         self.convergers: dict[str, Converger] = {}
         self._turned: dict[str, float] = {}
@@ -83,6 +90,7 @@ class Agent:
                 self.journal.say("ec2", f"{error.message} (hint: {error.hint})")
             about.publish(self.node, self.about, self.journal, self._stop)
             kept.keep(self._config)
+            self._tell_metrics()
             gc.collect()
             gc.freeze()
             sd.notify("READY=1")
@@ -94,9 +102,26 @@ class Agent:
             deadline = boottime() + STEPS_END_S + 1
             for thread in threads:
                 thread.join(max(0.0, deadline - boottime()))
+            self.history.close(HISTORY_END_S)
         if self._failed:
             names = ", ".join(self._failed)
             raise AwshaError(f"the loop of {names} has broken down", hint="a defect of awsha: see the log above")
+
+    def _asked(self, action: str, seconds: float, code: str) -> None:
+        """A request to EC2 has ended."""
+        self.tally.request(action, seconds, code)
+        request(action, seconds, code)
+
+    def _tell_metrics(self) -> None:
+        wanted = self.node.policy.metrics
+        if wanted.wanted:
+            Exporter(
+                wanted,
+                self.node.name,
+                self.tally,
+                lambda: [c.last for c in self.convergers.values() if c.last is not None],
+                lambda text: self.journal.say("metrics", text),
+            ).start(self._stop)
 
     def stop(self) -> None:
         """End `run` soon."""
@@ -223,8 +248,13 @@ class Agent:
 
     def _start_group(self, name: str) -> threading.Thread:
         group = group_named(self.node.policy, name)
+        chronicle = Chronicle(name, self.node.name, this_run(), self._began)
         converger = Converger(
-            self.node.loop(group), self.node.executor(group), self.journal, self.keepalived.gone_since
+            self.node.loop(group),
+            self.node.executor(group),
+            self.journal,
+            self.keepalived.gone_since,
+            Recorder(chronicle, self.history, self.journal, name, self.tally.transition),
         )
         self.convergers[name] = converger
         self._turned[name] = boottime()

@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass
 from typing import Any, ParamSpec, TypeVar
 
@@ -324,9 +325,13 @@ class Ec2:
         return {key: records}
 
     def _submit(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        """Start work in a reader thread. After `close` it is a job that was cancelled."""
+        """Start work in a reader thread, in this thread's context: the observer may want to know for whom it is.
+
+        After `close` it is a job that was cancelled.
+        """
         try:
-            return self._readers.submit(work, *args, **kwargs)
+            context = copy_context()
+            return self._readers.submit(lambda: context.run(work, *args, **kwargs))
         except RuntimeError:
             refused: Future[T] = Future()
             refused.cancel()

@@ -22,6 +22,7 @@ COMMANDS = {
     "converge": ("awsha.cli.agent", "converge", "Converge one group in the foreground, without an agent."),
     "plan": ("awsha.cli.status", "plan", "Show what would be done for a role; changes nothing."),
     "status": ("awsha.cli.status", "status", "What VRRP, EC2 and the kernel each say, what waits, and why."),
+    "history": ("awsha.cli.history", "history", "What happened on this node; one transition as a waterfall."),
     "check": ("awsha.cli.check", "check", "Preflight: all that would make a failover fail, with a hint for each."),
     "iam-policy": ("awsha.cli.check", "iam_policy", "The least-privilege policy for this configuration."),
     "release": ("awsha.cli.operate", "release", "Let a group go here, before VRRP gives way."),

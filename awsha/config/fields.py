@@ -222,6 +222,12 @@ command = name(
     r"/[A-Za-z0-9_.+/-]{1,1000}",
     "write the absolute path of awsha, like /usr/bin/awsha: letters, digits, `_ . + - /`",
 )
+# node_exporter reads files of this ending only (its README, "Textfile Collector").
+textfile = name(
+    "an absolute path that ends in .prom",
+    r"/[A-Za-z0-9_.+/-]{1,1000}\.prom",
+    "write a file in the directory that node_exporter reads, like /var/lib/node_exporter/awsha.prom",
+)
 
 
 def volume_in(written: str) -> str:

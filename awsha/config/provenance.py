@@ -12,12 +12,13 @@ from awsha.config.load import Loaded
 from awsha.config.paths import run_dir, state_dir
 from awsha.config.problems import Key, key_text
 from awsha.config.schema import Table, toml_name
-from awsha.core.policy import Application, Discover, Group, Node, Policy, Timeouts, Volume, priority
+from awsha.core.policy import Application, Discover, Group, Metrics, Node, Policy, Timeouts, Volume, priority
 
-Record = Policy | Node | Group | Volume | Application | Timeouts | Discover
+Record = Policy | Node | Group | Volume | Application | Timeouts | Discover | Metrics
 REGION_VARIABLES = ("AWS_REGION", "AWS_DEFAULT_REGION")
 # What it means that a value is not set.
 UNSET: Mapping[tuple[type, str], str] = {
+    (Metrics, "textfile"): "none is written",
     (Policy, "region"): "asked from instance metadata",
     (Policy, "command"): "the awsha that generates keepalived.conf",
     (Node, "instance_id"): "found by the address",
@@ -77,6 +78,7 @@ def values(loaded: Loaded, environ: Mapping[str, str]) -> list[Value]:
     policy = loaded.policy
     top = _Place(loaded, (), loaded.raw, "general")
     found = [top.value(policy, "region"), top.value(policy, "command"), *_environment(environ)]
+    found[2:2] = top.below("metrics").values(policy.metrics)
     region = next((word for word in REGION_VARIABLES if environ.get(word)), None)
     if policy.region is None and region:
         found[0] = Value("general", "region", "region", environ[region], "environment", note=region)

@@ -25,25 +25,35 @@ from cattrs.gen import make_dict_structure_fn, override
 
 from awsha.config import fields
 from awsha.config.problems import InvalidValueError, Key, did_you_mean, shown
-from awsha.core.policy import Application, Discover, Fence, Fsck, Group, Node, OpenFiles, Policy, Timeouts, Volume
+from awsha.core.policy import (
+    Application,
+    Discover,
+    Fence,
+    Fsck,
+    Group,
+    Metrics,
+    Node,
+    OpenFiles,
+    Policy,
+    Timeouts,
+    Volume,
+)
 
 Table = dict[str, Any]
-RECORDS: tuple[type, ...] = (
-    Node,
-    Volume,
-    Application,
-    Timeouts,
-    Group,
-    Discover,
-    Policy,
-)  # a record after those inside it
+# a record after those inside it
+RECORDS: tuple[type, ...] = (Node, Volume, Application, Timeouts, Group, Discover, Metrics, Policy)
 RENAMED: Mapping[tuple[type, str], str] = {
     (Policy, "nodes"): "node",
     (Policy, "groups"): "group",
     (Group, "volumes"): "volume",
 }
 ARRAYS = {Node: "[[node]]", Group: "[[group]]", Volume: "[[group.volume]]"}
-TABLES = {Application: "[group.application]", Timeouts: "[group.timeouts]", Discover: "[discover]"}
+TABLES = {
+    Application: "[group.application]",
+    Timeouts: "[group.timeouts]",
+    Discover: "[discover]",
+    Metrics: "[metrics]",
+}
 
 CHECKS: Mapping[type, Mapping[str, fields.Hook]] = {
     Node: {
@@ -76,6 +86,7 @@ CHECKS: Mapping[type, Mapping[str, fields.Hook]] = {
         "priorities": fields.priorities,
     },
     Discover: {"tags": fields.tags},
+    Metrics: {"textfile": fields.textfile, "port": fields.integer(0, 65535)},
     Policy: {"region": fields.region, "command": fields.command},
 }
 MISSING: Mapping[tuple[type, str], str] = {

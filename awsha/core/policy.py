@@ -130,6 +130,20 @@ class Discover:
 
 
 @dataclass(frozen=True, slots=True)
+class Metrics:
+    """Where the agent tells Prometheus how things are. Without either: nowhere."""
+
+    # Absolute path, ending in `.prom`, in the directory that node_exporter's textfile collector reads. None: no file
+    textfile: str | None = None
+    port: int = 0  # where Prometheus may ask this node itself, on 127.0.0.1; 0: nowhere
+
+    @property
+    def wanted(self) -> bool:
+        """Whether anything is to be told."""
+        return self.textfile is not None or self.port > 0
+
+
+@dataclass(frozen=True, slots=True)
 class Policy:
     """The whole of awsha.toml, defaults filled in. With `discover`, `nodes` is empty until they have been found."""
 
@@ -140,6 +154,7 @@ class Policy:
     # Absolute path of awsha in keepalived.conf. Only root may be able to write to any part of it, or keepalived will
     # not run it. None: the one that generates
     command: str | None = None
+    metrics: Metrics = field(default_factory=Metrics)
 
 
 def default_priority(index: int) -> int:

@@ -142,6 +142,7 @@ def sections() -> list[tuple[type, str]]:
     counts = {policy.Node: ", two to sixteen", policy.Group: ", one or more: one VRRP instance and what moves with it"}
     counts |= {
         policy.Discover: ", optional, in the place of `[[node]]`",
+        policy.Metrics: ", optional: for Prometheus ([metrics.md](metrics.md))",
         policy.Volume: ", none or more",
         policy.Application: ", optional",
         policy.Timeouts: ", optional: seconds",
