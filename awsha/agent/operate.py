@@ -15,7 +15,7 @@ from awsha.agent.marks import Marks
 from awsha.agent.once import converge
 from awsha.core.errors import EX_TEMPFAIL, AwshaError
 from awsha.core.model import ApplicationState, AttachmentState, CloudFacts, InstanceState, Unknown
-from awsha.core.plan import OUT, PAUSED, RELEASED, STOPPING
+from awsha.core.plan import PAUSED, RELEASED, STOPPING
 from awsha.core.policy import Fence, Group
 from awsha.core.volumes import forced_mark
 from awsha.host.clock import boottime
@@ -194,7 +194,7 @@ def pause(name: str) -> None:
 
 def resume(name: str) -> bool:
     """End a pause and a release. False when there was neither."""
-    return _end(name, {PAUSED, *OUT})
+    return _end(name, {PAUSED, RELEASED, STOPPING})
 
 
 def starting(name: str) -> bool:

@@ -18,7 +18,6 @@ from typing import Any, Protocol
 from awsha.agent import about, ask, kept, sd
 from awsha.agent.assembly import Node, assemble, group_named
 from awsha.agent.converge import Converger
-from awsha.agent.gone import GONE
 from awsha.agent.journal import Journal
 from awsha.agent.keepalived import KeepalivedWatch
 from awsha.agent.lock import GroupLock
@@ -27,6 +26,7 @@ from awsha.agent.paths import health_file, private_dir, run_dir, write_health
 from awsha.agent.report import group_report
 from awsha.core.errors import AwshaError
 from awsha.core.model import Role
+from awsha.core.plan import GONE
 from awsha.core.situation import Code
 from awsha.core.steps import Scope
 from awsha.host import mounts, network

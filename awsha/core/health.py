@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from awsha.core.plan import OUT, RELEASED
+from awsha.core.plan import OUT, RELEASED, STOPPING
 from awsha.core.situation import Code, Plan, Situation
 from awsha.core.volumes import FENCED
 
@@ -32,7 +32,10 @@ def verdict(s: Situation, plan: Plan, before: Verdict) -> Verdict:
         return Verdict(False, "fenced", hold=False)
     if out := OUT & s.host.marks:
         # everything is let go first; only then does VRRP give way
-        text = "released by an operator" if RELEASED in out else "released because keepalived was told to stop"
+        if RELEASED in out:
+            text = "released by an operator"
+        else:
+            text = f"released because {'keepalived was told to stop' if STOPPING in out else 'the agent has failed'}"
         return Verdict(False, text, hold=False) if plan.done else before
     if plan.goal == "look":
         return before
