@@ -1,32 +1,40 @@
-"""The agent has failed for good, says systemd: keepalived is told to take this node out, for nobody looks after it."""
+"""The agent has failed for good, says systemd: this node lets go and leaves VRRP, for nobody looks after it."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from awsha.agent.journal import Journal
 from awsha.agent.marks import Marks
+from awsha.agent.once import converge
 from awsha.agent.paths import listed, run_dir, write_health
-from awsha.core.plan import PAUSED
+from awsha.core.errors import AwshaError
+from awsha.core.plan import GONE, PAUSED
+from awsha.host.clock import boottime
 
-GONE = "agent-gone"  # mark: only an agent lifts the fault, not a converge that has let go after it
+LET_GO_S = 60.0
 
 
-def fault_all() -> int:
-    """Fail the health file of every group, but of paused ones; returns 0, or 1 when one could not be written.
+def fault_all(config: Path) -> int:
+    """Let every group go, but paused ones, and then fail its health file, whatever came of it.
 
-    Neither the configuration nor EC2 is asked: either may be why the agent is gone. An agent that comes back writes its
-    own verdict as soon as it has one.
+    Returns 0, or 1 when a file could not be written. An agent that comes back writes its own verdict.
     """
     journal = Journal()
-    code = 0
+    deadline, code = boottime() + LET_GO_S, 0
     # keepalived makes the files, the agent its list of groups: before keepalived's start only the list is there.
     for name in sorted({*listed(run_dir() / "groups"), *listed(run_dir() / "health")}):
         if PAUSED in Marks(name).all():
             journal.say(name, "the agent has failed for good; nothing is moved, because the group is paused")
             continue
         Marks(name).put(GONE)
-        if error := write_health(name, ok=False):
-            journal.say(name, f"the agent has failed for good, and keepalived can't be told: {error}")
+        journal.say(name, "the agent has failed for good: this node does not compete until it runs again")
+        try:
+            # Before VRRP gives way: the peer's grace is short, and a fence would follow.
+            converge(config, name, None, max(1.0, deadline - boottime()))
+        except AwshaError as error:
+            journal.say(name, f"nothing is let go: {error.message}")
+        if error_text := write_health(name, ok=False):
+            journal.say(name, f"keepalived can't be told: {error_text}")
             code = 1
-        else:
-            journal.say(name, "the agent has failed for good: this node does not compete until it runs again")
     return code

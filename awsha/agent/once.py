@@ -9,7 +9,6 @@ from awsha.agent import intent as intents
 from awsha.agent import kept
 from awsha.agent.assembly import Node, assemble, group_named
 from awsha.agent.converge import Converger
-from awsha.agent.gone import GONE
 from awsha.agent.history import Recorder, Writer, request, this_run
 from awsha.agent.journal import Journal
 from awsha.agent.keepalived import KeepalivedWatch
@@ -19,7 +18,7 @@ from awsha.agent.paths import health_file, private_dir, write_health
 from awsha.core.chronicle import Chronicle
 from awsha.core.errors import EX_TEMPFAIL, AwshaError
 from awsha.core.model import Role
-from awsha.core.plan import OUT
+from awsha.core.plan import GONE, OUT
 from awsha.core.policy import Group
 from awsha.host.clock import boottime
 
@@ -83,7 +82,8 @@ def _run(node: Node, group: Group, converger: Converger, timeout_s: float | None
     private_dir(health_file(group.name).parent)
     code = EX_TEMPFAIL
     for turn in converger.turns():
-        write_health(group.name, ok=turn.verdict.ok and GONE not in Marks(group.name).all())
+        if not (turn.verdict.ok and GONE in Marks(group.name).all()):  # only an agent lifts what its end has set
+            write_health(group.name, ok=turn.verdict.ok)
         damped = turn.verdict.until is not None  # without an agent nobody else would take the failed verdict back
         if turn.plan.done and not converger.loop.running and not damped and _heard_enough(node, group, converger):
             code = 0

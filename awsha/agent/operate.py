@@ -16,7 +16,7 @@ from awsha.agent.marks import Marks
 from awsha.agent.once import converge
 from awsha.core.errors import EX_TEMPFAIL, AwshaError
 from awsha.core.model import ApplicationState, AttachmentState, CloudFacts, InstanceState, Unknown
-from awsha.core.plan import OUT, PAUSED, RELEASED, STOPPING
+from awsha.core.plan import PAUSED, RELEASED, STOPPING
 from awsha.core.policy import Fence, Group
 from awsha.core.volumes import forced_mark
 from awsha.host.clock import boottime
@@ -206,7 +206,7 @@ def resume(name: str) -> bool:
     record = FaultRecord(name)
     failed = record.get() is not None
     record.put(None)
-    return _end(name, {PAUSED, *OUT}) or failed
+    return _end(name, {PAUSED, RELEASED, STOPPING}) or failed
 
 
 def starting(name: str) -> bool:

@@ -18,7 +18,6 @@ from typing import Any, Protocol
 from awsha.agent import about, ask, kept, sd
 from awsha.agent.assembly import Node, assemble, group_named
 from awsha.agent.converge import Converger
-from awsha.agent.gone import GONE
 from awsha.agent.history import Recorder, Writer, request, this_run
 from awsha.agent.journal import Journal
 from awsha.agent.keepalived import KeepalivedWatch
@@ -30,6 +29,7 @@ from awsha.agent.report import group_report
 from awsha.core.chronicle import Chronicle
 from awsha.core.errors import AwshaError
 from awsha.core.model import Role
+from awsha.core.plan import GONE
 from awsha.core.situation import Code
 from awsha.core.steps import Scope
 from awsha.host import mounts, network

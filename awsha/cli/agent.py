@@ -21,7 +21,7 @@ def agent(config: Path, verbose: bool, failed: bool) -> int:
     if failed:
         from awsha.agent.gone import fault_all
 
-        return fault_all()
+        return fault_all(config)
     from awsha.agent.service import Agent
 
     Agent(config).run()

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from awsha.core import flaps
 from awsha.core.model import Faults
-from awsha.core.plan import OUT, RELEASED, excused
+from awsha.core.plan import OUT, RELEASED, STOPPING, excused
 from awsha.core.policy import Group
 from awsha.core.situation import Code, Plan, Situation
 from awsha.core.volumes import FENCED
@@ -39,7 +39,10 @@ def verdict(s: Situation, plan: Plan, before: Verdict) -> Verdict:
         return Verdict(False, "fenced", counts=False)
     if out := OUT & s.host.marks:
         # everything is let go first; only then does VRRP give way
-        text = "released by an operator" if RELEASED in out else "released because keepalived was told to stop"
+        if RELEASED in out:
+            text = "released by an operator"
+        else:
+            text = f"released because {'keepalived was told to stop' if STOPPING in out else 'the agent has failed'}"
         return Verdict(False, text, counts=False) if plan.done else before
     if plan.goal == "look":
         return before

@@ -12,7 +12,8 @@ from awsha.core.steps import Scope, SetMark
 
 RELEASED = "released"
 STOPPING = "stopping"  # keepalived is being stopped: as released, until it is started again
-OUT = frozenset({RELEASED, STOPPING})  # this node does not compete
+GONE = "agent-gone"  # the agent has failed for good: as released, until it runs again
+OUT = frozenset({RELEASED, STOPPING, GONE})  # this node does not compete
 PAUSED = "paused"
 FREE_S = 10.0  # a volume that nobody has for so long, over several looks, was let go
 WHY_OUT = frozenset({Code.RELEASED, Code.DAMPED, Code.KEEPALIVED_GONE})  # with these a release is done all the same
@@ -79,6 +80,10 @@ def _goal(draft: Draft) -> str:
     if STOPPING in s.host.marks:
         text = "released because keepalived was told to stop: this node does not compete"
         draft.wait(Code.RELEASED, s.group.name, text, hint="systemctl start keepalived")
+        return "release"
+    if GONE in s.host.marks:
+        text = "released because the agent has failed for good: this node does not compete"
+        draft.wait(Code.RELEASED, s.group.name, text, hint="journalctl -u awsha-agent")
         return "release"
     if s.intent.role is not Role.MASTER:
         return "release"

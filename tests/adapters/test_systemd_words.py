@@ -8,11 +8,12 @@ import pytest
 
 from awsha import notify
 from awsha.agent import kept, operate
-from awsha.agent.gone import GONE, fault_all
+from awsha.agent.gone import fault_all
 from awsha.agent.marks import Marks
 from awsha.agent.once import converge
 from awsha.config.problems import ConfigError
 from awsha.core.errors import AwshaError
+from awsha.core.plan import GONE
 from tests.adapters.one_node import CONFIG, GROUP
 
 
@@ -34,22 +35,22 @@ def config(tmp_path: Path) -> Path:
     return path
 
 
-def test_an_agent_that_is_gone_for_good_fails_every_health_file_without_a_configuration(run: Path):
+def test_an_agent_that_is_gone_for_good_fails_every_health_file_without_a_configuration(run: Path, config: Path):
     (run / "health" / "other").write_text("0\n")
-    assert fault_all() == 0
+    assert fault_all(config) == 0
     assert [(run / "health" / name).read_text() for name in (GROUP, "other")] == ["1\n", "1\n"]
     assert GONE in Marks(GROUP).all(), "a converge that lets go after it does not lift the fault"
 
 
-def test_what_is_paused_is_not_moved_by_an_agent_that_is_gone(run: Path):
+def test_what_is_paused_is_not_moved_by_an_agent_that_is_gone(run: Path, config: Path):
     operate.pause(GROUP)
-    assert fault_all() == 0
+    assert fault_all(config) == 0
     assert not (run / "health" / GROUP).exists()
 
 
-def test_a_health_file_that_cannot_be_written_is_told(run: Path):
+def test_a_health_file_that_cannot_be_written_is_told(run: Path, config: Path):
     (run / "health" / GROUP).mkdir()
-    assert fault_all() == 1
+    assert fault_all(config) == 1
 
 
 def test_the_start_of_keepalived_ends_its_stop_and_nothing_that_an_operator_asked_for():

@@ -688,7 +688,7 @@ def test_list_holders_is_a_look():
     assert ListHolders(VOL, (MOUNT,)).touches == frozenset()
 
 
-@pytest.mark.parametrize("mark", ["released", "stopping"])
+@pytest.mark.parametrize("mark", ["released", "stopping", "agent-gone"])
 def test_a_node_that_is_out_lets_go_and_then_fails_its_health_whatever_vrrp_says(mark: str):
     s = serving(host=host(MOUNTED, app=ApplicationState.RUNNING, marks=frozenset({mark})))
     assert plan(s).goal == "release"
