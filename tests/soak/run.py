@@ -153,7 +153,7 @@ class Soak:
                     self._ask("fail", node=beside, kind=todo.beside)
             if struck_at and not healed_at and at >= struck_at + BESIDE_S:
                 healed_at = at
-                self._ask("heal", HEAL_S, node=beside)
+                self._heal_node(beside)
             if not cleared_at and at >= todo.hold_s:
                 cleared_at = at
                 self._ask("clear_faults")
@@ -177,6 +177,15 @@ class Soak:
         self._ask("clear_faults")
         self._ask("latency", name="none")
         for name in self._status()["nodes"]:
+            self._heal_node(name)
+
+    def _heal_node(self, name: str) -> None:
+        """Make a node good again; once more when a fence that was asked for before takes it away in the middle."""
+        try:
+            self._ask("heal", HEAL_S, node=name)
+        except AwshaError as error:
+            if "is off" not in error.message:
+                raise
             self._ask("heal", HEAL_S, node=name)
 
     def _rest(self, when: str) -> None:
