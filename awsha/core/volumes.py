@@ -314,10 +314,19 @@ def _check_or_mount(draft: Draft, volume: Volume, device: Device) -> None:
 def _needs_check(s: Situation, volume: Volume, device: Device) -> bool:
     """fsck policy: `auto` after a take by force, and whenever the file system itself says that it was cut off (by a
     taker that crashed before its mount, by another node, by somebody in the console); `always` before each mount."""
-    checked = s.past(Check, volume.id or "")
-    if volume.fsck is Fsck.NEVER or (checked is not None and checked.ok):
+    if volume.fsck is Fsck.NEVER:
         return False
-    return volume.fsck is Fsck.ALWAYS or device.unclean or forced_mark(volume.id or "") in s.host.marks
+    if forced_mark(volume.id or "") in s.host.marks:
+        return True  # a check takes it away
+    return (volume.fsck is Fsck.ALWAYS or device.unclean) and not _checked(s, volume.id or "")
+
+
+def _checked(s: Situation, vid: str) -> bool:
+    """Whether it was checked since it came here, and not mounted since. One role can take a volume twice."""
+    checked, came, mounted = (s.past(kind, vid) for kind in (Check, Attach, MountVolume))
+    if checked is None or not checked.ok or (came is not None and came.at > checked.at):
+        return False
+    return mounted is None or not mounted.ok or mounted.at < checked.at
 
 
 # --- release ---------------------------------------------------------------------------------------------------

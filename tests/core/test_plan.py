@@ -257,7 +257,8 @@ def test_fsck_after_a_take_by_force_then_mount():
     s = situation(cloud=cloud(volume((A, "attached")), "a"), host=host(PRESENT, marks=frozenset({f"forced:{VOL}"})))
     check = only(s, Check)
     assert kinds(s) == ["Check"]
-    assert kinds(after(s, check)) == ["MountVolume"]
+    done = replace(after(s, check), host=host(PRESENT))  # the check takes the mark away
+    assert kinds(done) == ["MountVolume"]
     assert kinds(policy(s, volumes=(replace(GROUP.volumes[0], fsck=Fsck.NEVER),))) == ["MountVolume"]
 
 
@@ -268,6 +269,21 @@ def test_fsck_of_what_was_cut_off_in_use_whoever_did_it():
     assert kinds(s) == ["Check"]
     assert kinds(after(s, Check(VOL, DEVICE.path, DEVICE.number, "ext4"))) == ["MountVolume"]
     assert kinds(policy(s, volumes=(replace(GROUP.volumes[0], fsck=Fsck.NEVER),))) == ["MountVolume"]
+
+
+def test_a_check_of_an_earlier_take_says_nothing_about_this_one():
+    """Master all the time, by a frozen keepalived: checked, mounted, lost it to a peer, took it back by force."""
+    forced, cut = frozenset({f"forced:{VOL}"}), DiskFacts(replace(DEVICE, unclean=True), None)
+    for facts in (host(PRESENT, marks=forced), host(cut)):
+        s = situation(cloud=cloud(volume((A, "attached")), "a"), host=facts)
+        s = after(s, Check(VOL, DEVICE.path, DEVICE.number, "ext4"), ago=20)
+        s = after(s, Attach(VOL, "/dev/sdf"), ago=5)
+        assert kinds(s) == ["Check"]
+    s = situation(cloud=cloud(volume((A, "attached")), "a"), host=host(PRESENT))
+    s = policy(s, volumes=(replace(GROUP.volumes[0], fsck=Fsck.ALWAYS),))
+    s = after(s, Check(VOL, DEVICE.path, DEVICE.number, "ext4"), ago=20)
+    s = after(s, MountVolume(VOL, DEVICE.path, DEVICE.number, "/srv/data", "ext4", ""), ago=19)
+    assert kinds(s) == ["Check"], "somebody has unmounted it: before each mount"
 
 
 def test_fsck_always():

@@ -168,6 +168,9 @@ class Watch:
             if taker and (holder != taker or region.instances[taker].state != "running"):
                 del self._fenced[name, volume_id]
             elif holder and NAME_OF[holder] != name:
+                if region.instances[holder].state != "running":
+                    del self._fenced[name, volume_id]  # it came and went before this node could know
+                    continue
                 if not taker:
                     self._taken_at[name, volume_id] = self.world.now
                 self._fenced[name, volume_id] = holder
