@@ -1,4 +1,4 @@
-"""`python -m tests.sim --schedules N --seed S [--index I] [--nodes 3] [--jobs J] [--json] [--interpreted]`."""
+"""`python -m tests.sim --schedules N --seed S [--index I] [--nodes 3] [--jobs J] [--json] [--interpreted]`, or `--mutants`."""
 
 # ruff: noqa: T201 - a command
 
@@ -89,6 +89,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--jobs", type=int, default=1, help="processes")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--trace", action="store_true", help="print the trace of a single schedule in any case")
+    parser.add_argument("--mutants", action="store_true", help="print which rule notices each deliberately wrong node")
     parser.add_argument("--interpreted", action="store_true", help="do not compile the simulation first")
     return parser.parse_args(argv)
 
@@ -96,6 +97,12 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     """Exit 0: no violation. 1: some, each with the command that repeats it and its trace."""
     options = _arguments(argv)
+    if options.mutants:
+        from tests.sim import mutants
+
+        for line in mutants.table(options.seed):
+            print(line, flush=True)
+        return 0
     started = time.perf_counter()
     report = _all(options.seed, options.index, options.schedules, options.nodes, options.jobs)
     seconds = time.perf_counter() - started
@@ -142,7 +149,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def command() -> int:
     """`python -m tests.sim`: main(), in the compiled simulation if there can be one."""
-    if not COMPILED and not _arguments(None).interpreted:
+    if not COMPILED and not (_arguments(None).interpreted or _arguments(None).mutants):
         try:
             path = os.pathsep.join([str(built()), *filter(None, [os.environ.get("PYTHONPATH")])])
         except CannotBuild as error:

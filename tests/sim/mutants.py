@@ -6,7 +6,8 @@ lock or a reader of intents that does not do its work.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import gc
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -39,6 +40,7 @@ from awsha.core.steps import (
 )
 from tests.sim import faults
 from tests.sim.node import Node
+from tests.sim.schedule import Result, run
 from tests.sim.wiring import Wiring
 
 Falsify = Callable[[Situation], Situation]
@@ -339,3 +341,26 @@ ALL = (
     Mutant("no-rescan", "signals processes that have left the file system", Wiring(rescan=False), ("innocent",),
            (faults.hold,)),
 )  # fmt: skip
+
+SCHEDULES_MOST = 4000
+
+
+def caught(mutant: Mutant, seed: int) -> Result | None:
+    """The first schedule of a seed in which a rule that fits notices the mutant; None when none does."""
+    for index in range(SCHEDULES_MOST):
+        result = run(seed, index, wiring=mutant.wiring, favour=mutant.favour)
+        if result.rule in mutant.caught_by:
+            return result
+        if index % 50 == 0:
+            gc.collect()
+    return None
+
+
+def table(seed: int) -> Iterator[str]:
+    """Markdown: each mutant, the rule that noticed it, and in which schedule."""
+    yield "| mutant | what is wrong with it | noticed by | in schedule |"
+    yield "| --- | --- | --- | ---: |"
+    for mutant in ALL:
+        result = caught(mutant, seed)
+        rule, index = (result.rule, str(result.index)) if result else ("nothing", f"none of {SCHEDULES_MOST}")
+        yield f"| `{mutant.name}` | {mutant.wrong} | `{rule}` | {index} |"
