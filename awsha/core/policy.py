@@ -84,6 +84,7 @@ class Timeouts:
     term_s: float = 5.0  # between SIGTERM and SIGKILL for holders of open files
     unfence_s: float = 60.0  # a fenced node that has cleaned up comes back after hearing the holder for so long
     vrrp_grace_s: float = 0.5  # keepalived gone for this long while master: release
+    hook_s: float = 30.0  # one program of a hook; all of before-release together
     damping_s: float = 300.0  # a node that failed as master again and again waits at most this long to compete again
 
 
