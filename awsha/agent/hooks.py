@@ -76,6 +76,8 @@ class Hooks:
 
     group: Group
     root: Path = field(default_factory=hooks_dir)
+    names: Callable[[Path], list[str]] = os.listdir
+    wall: Callable[[], float] = time.time
     _key: tuple[int, ...] = ()
     _points: frozenset[Hook] = frozenset()
 
@@ -90,8 +92,8 @@ class Hooks:
             info = os.stat(self.folder)  # noqa: PTH116  at every turn of the loop
             key = (info.st_dev, info.st_ino, info.st_mtime_ns, info.st_ctime_ns)
             if key != self._key:
-                self._points = frozenset(POINTS[n] for n in os.listdir(self.folder) if n in POINTS)  # noqa: PTH208
-                self._key = key if time.time() - info.st_ctime > SETTLED_S else ()
+                self._points = frozenset(POINTS[n] for n in self.names(self.folder) if n in POINTS)
+                self._key = key if self.wall() - info.st_ctime > SETTLED_S else ()
         except (FileNotFoundError, NotADirectoryError):
             self._key, self._points = (), frozenset()
         except OSError:
