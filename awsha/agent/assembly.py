@@ -14,6 +14,7 @@ from typing import Any
 from awsha.agent import discovery
 from awsha.agent.execute import Executor
 from awsha.agent.hearing import Hearing
+from awsha.agent.hooks import Hooks
 from awsha.agent.marks import Marks
 from awsha.agent.observe import Observer
 from awsha.agent.paths import private_dir, run_dir, write_atomically
@@ -60,7 +61,7 @@ class Node:
         """Hands and eyes for one group."""
         place = self.places[group.name]
         observer = Observer(group, place.me, self.ec2, self.metadata, place.mac)
-        return Executor(group, place.me, self.ec2, observer, Marks(group.name), self.hearing)
+        return Executor(group, place.me, self.ec2, observer, Marks(group.name), self.hearing, Hooks(group))
 
     def loop(self, group: Group) -> Loop:
         """A loop for one group, which knows nothing yet."""

@@ -87,7 +87,8 @@ class Converger:
         self.loop.set_intent(intent)
         gone = self._gone_since(intent.keepalived if intent else None)
         faults = self._faults.get()
-        ambient = Ambient(self.hands.hearing.heard(self.loop.group), gone, self.hands.marks.all(), faults)
+        heard, hooks = self.hands.hearing.heard(self.loop.group), self.hands.hooks.points()
+        ambient = Ambient(heard, gone, self.hands.marks.all(), faults, hooks)
         turn = self.loop.turn(boottime(), time.time(), ambient)
         if turn.verdict.faults != faults:
             self._faults.put(turn.verdict.faults)  # before keepalived is told: a crash in between forgets nothing

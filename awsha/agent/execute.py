@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from awsha.agent import intent as intents
 from awsha.agent.hearing import Hearing
+from awsha.agent.hooks import Hooks, environment
 from awsha.agent.marks import Marks
 from awsha.agent.observe import Observer
 from awsha.aws.ec2 import Ec2
@@ -15,7 +16,9 @@ from awsha.aws.errors import Ec2Error
 from awsha.core import guards
 from awsha.core.errors import AwshaError
 from awsha.core.fencing import alive
+from awsha.core.hooks import FAILING, mark_of
 from awsha.core.model import Device, DiskFacts, Intent, Self
+from awsha.core.plan import PAUSED
 from awsha.core.policy import Group
 from awsha.core.steps import (
     AssignAddresses,
@@ -28,6 +31,7 @@ from awsha.core.steps import (
     ListHolders,
     MountVolume,
     Outcome,
+    RunHooks,
     SetMark,
     Signal,
     StartApplication,
@@ -58,6 +62,7 @@ class Executor:
     observer: Observer
     marks: Marks
     hearing: Hearing
+    hooks: Hooks
 
     def run(self, step: Step, planned: Intent | None) -> Outcome:
         """Look again, then act. `planned`: the intent that the step was planned for. Never raises."""
@@ -65,11 +70,24 @@ class Executor:
             refused = guards.refusal(step, self._fresh(step), planned, self.me.instance_id)
             if refused:
                 return Outcome(False, refused, failure=Failure.REFUSED)
-            return self._act(step)
+            return self._run_hooks(step, planned) if isinstance(step, RunHooks) else self._act(step)
         except AwshaError as error:
             return Outcome(False, error.message, error.hint, _failure(error))
         except Exception as error:  # noqa: BLE001  a defect in one step must not end the loop: it is shown, and retried
             return Outcome(False, f"{type(error).__name__}: {error}", failure=Failure.OTHER)
+
+    def _run_hooks(self, step: RunHooks, planned: Intent | None) -> Outcome:
+        """Run them while they are wanted: a role that ends meanwhile ends them, a pause only those to come."""
+
+        def unwanted() -> str | None:
+            fresh = guards.Fresh(intents.newest(self.group.name), self.marks.all() - {PAUSED}, None, False)
+            return guards.refusal(step, fresh, planned, self.me.instance_id)
+
+        told = environment(self.group, self.me, step.hook, planned.role if planned else None)
+        outcome = self.hooks.run(step.hook, told, unwanted)
+        if outcome.ok or (step.hook not in FAILING and outcome.failure is not Failure.REFUSED):
+            self.marks.put(mark_of(step.hook))
+        return outcome
 
     def _fresh(self, step: Step) -> guards.Fresh:
         """What the guard judges by, read now."""

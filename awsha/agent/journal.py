@@ -16,7 +16,8 @@ from awsha.core.pacing import describe
 from awsha.core.situation import Code, Reason
 from awsha.core.steps import ListHolders, Outcome, Step
 
-QUIET = frozenset({Code.LOOKING, Code.RUNNING, Code.SETTLING})  # shown in status; in the log they would only be noise
+# shown in status; in the log they would only be noise, or were told when they happened
+QUIET = frozenset({Code.LOOKING, Code.RUNNING, Code.SETTLING, Code.HOOK_WARNED})
 _LOG = logging.getLogger("awsha")
 
 

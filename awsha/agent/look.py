@@ -47,7 +47,8 @@ def situation(
     if gone is not None:
         gone -= group.timeouts.vrrp_grace_s  # nobody knows since when: a single look does not wait for the grace
     heard = hands.hearing.heard(group) | _heard_by((agent or {}).get(group.name, {}))
-    return _assembled(loop, Ambient(heard, gone, hands.marks.all(), FaultRecord(group.name).get()))
+    ambient = Ambient(heard, gone, hands.marks.all(), FaultRecord(group.name).get(), hands.hooks.points())
+    return _assembled(loop, ambient)
 
 
 def _heard_by(told: dict[str, Any]) -> dict[str, Heard]:

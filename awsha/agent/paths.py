@@ -18,6 +18,11 @@ def state_dir() -> Path:
     return Path(paths.state_dir(os.environ))
 
 
+def hooks_dir() -> Path:
+    """The operator's programs."""
+    return Path(paths.hooks_dir(os.environ)).absolute()
+
+
 def health_file(group: str) -> Path:
     """The file that keepalived tracks for a group."""
     return Path(paths.health_file(paths.run_dir(os.environ), group))

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from awsha import __version__
-from awsha.agent import about, discovery
+from awsha.agent import about, discovery, hooks
 from awsha.agent import preflight_ec2 as cloud_reads
 from awsha.agent import preflight_host as host
 from awsha.agent.assembly import network_interfaces
@@ -196,6 +196,7 @@ def _host_reads(policy: Policy, here: Here) -> dict[str, Task]:
         "network configuration": partial(host.vips_written, vips),
         "keepalived": partial(host.keepalived, policy, here.node.name, here.interfaces[0]),
         "command": partial(host.command, policy),
+        "hooks": partial(hooks.inspect, frozenset(group.name for group in policy.groups)),
     }
     tasks |= {f"net-utils {name}": partial(host.net_utils, name) for name in here.interfaces}
     units = [group.application.unit for group in policy.groups if group.application and group.application.unit]
@@ -216,6 +217,7 @@ def _of_host(policy: Policy, here: Here, got: Mapping[str, Any]) -> list[Finding
         *judge_host.tools(got["programs"]),
         *judge_host.keepalived(here.node.name, got["keepalived"]),
         *judge_host.written(got["network configuration"]),
+        *judge_host.hooks(got["hooks"]),
     ]
     if not isinstance(got["command"], Unknown):
         command, exists = got["command"]

@@ -10,7 +10,7 @@ from awsha.core.health import Verdict
 from awsha.core.model import ApplicationState, DiskFacts, Unknown, VolumeFacts
 from awsha.core.pacing import describe
 from awsha.core.policy import Volume
-from awsha.core.situation import Plan, Reason, Situation
+from awsha.core.situation import Code, Plan, Reason, Situation
 from awsha.core.steps import Step
 from awsha.core.volumes import FENCED, mounted_live
 
@@ -152,8 +152,9 @@ def severity(group: dict[str, Any]) -> int:
     if group["goal"] == "master" and group["converged"] and not _all_here(group):
         return 2  # what is true now contradicts what was reached
     nobody = group["goal"] == "release" and any(v["ec2_instance"] is None for v in group["vips"])
+    warned = any(r["code"] == Code.HOOK_WARNED for r in group["waiting"])
     fine = group["converged"] and group["application"] != ApplicationState.FAILED and group["keepalived"] != "gone"
-    return 0 if fine and not nobody else 1
+    return 0 if fine and not nobody and not warned else 1
 
 
 def _all_here(group: dict[str, Any]) -> bool:

@@ -7,6 +7,7 @@ from pathlib import PurePosixPath
 
 RUN_DIR = PurePosixPath("/run/awsha")
 STATE_DIR = PurePosixPath("/var/lib/awsha")
+HOOKS_DIR = PurePosixPath("/etc/awsha/hooks")
 
 
 def run_dir(environ: Mapping[str, str]) -> PurePosixPath:
@@ -17,6 +18,11 @@ def run_dir(environ: Mapping[str, str]) -> PurePosixPath:
 def state_dir(environ: Mapping[str, str]) -> PurePosixPath:
     """History. Moved by AWSHA_STATE_DIR."""
     return PurePosixPath(environ.get("AWSHA_STATE_DIR") or STATE_DIR)
+
+
+def hooks_dir(environ: Mapping[str, str]) -> PurePosixPath:
+    """The programs that run at a takeover and a release. Moved by AWSHA_HOOKS_DIR."""
+    return PurePosixPath(environ.get("AWSHA_HOOKS_DIR") or HOOKS_DIR)
 
 
 def health_file(run: PurePosixPath, group: str) -> PurePosixPath:

@@ -55,6 +55,8 @@ class Code(StrEnum):
     UNIT_MISSING = "unit-missing"
     UNIT_ENABLED = "unit-enabled"
     PROGRAM_MISSING = "program-missing"
+    HOOK_UNSAFE = "hook-unsafe"
+    HOOK_IGNORED = "hook-ignored"
     NET_UTILS = "net-utils"
     VIP_IN_NETWORK_CONFIG = "vip-in-network-config"
     KEEPALIVED_MISSING = "keepalived-missing"
@@ -289,6 +291,18 @@ CATALOGUE: dict[Code, Entry] = {
         "a start, stop or check program of the application can't be run",
         "the application cannot be started, stopped or watched",
         "install it on every node, or correct [group.application]",
+    ),
+    Code.HOOK_UNSAFE: Entry(
+        _ERROR,
+        "a hook, or a folder above it, can be written to by others than root, or does not belong to root",
+        "it would be run as root: it is refused, and with before-acquire and after-mount the acquisition fails",
+        "chown root, and chmod go-w",
+    ),
+    Code.HOOK_IGNORED: Entry(
+        _WARNING,
+        "something below the hooks' folder is never run",
+        "its name is no group's or no point's, or it is not executable: what it was meant to do is not done",
+        "correct its name (docs/hooks.md), chmod +x it, or take it away",
     ),
     Code.NET_UTILS: Entry(
         _WARNING,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from awsha.core.model import Device, DiskFacts, Intent, Mount, Role, Unknown
+from awsha.core.hooks import ACQUIRING, RELEASING
+from awsha.core.model import Device, DiskFacts, Hook, Intent, Mount, Role, Unknown
 from awsha.core.plan import OUT, PAUSED
 from awsha.core.steps import (
     AssignAddresses,
@@ -13,6 +14,7 @@ from awsha.core.steps import (
     Detach,
     KernelAddresses,
     MountVolume,
+    RunHooks,
     Signal,
     StartApplication,
     Step,
@@ -48,6 +50,8 @@ def refusal(step: Step, fresh: Fresh, planned: Intent | None, me: str) -> str | 
         return _detach_own(fresh.disk)
     if _lets_go(step) and planned != fresh.intent and fresh.intent is not None and fresh.intent.role is Role.MASTER:
         return "this node has become master again"
+    if isinstance(step, RunHooks) and step.hook is Hook.ON_FENCED and FENCED not in fresh.marks:
+        return "this node is not fenced any more"
     if isinstance(step, MountVolume | Check):
         return _use_device(step, fresh.disk)
     return None
@@ -59,11 +63,15 @@ def _takes(step: Step, me: str) -> bool:
         return step.instance_id != me
     if isinstance(step, KernelAddresses):
         return step.present
+    if isinstance(step, RunHooks):
+        return step.hook in ACQUIRING
     return isinstance(step, Attach | AssignAddresses | StopInstance | MountVolume | Check | StartApplication)
 
 
 def _lets_go(step: Step) -> bool:
     """Whether the step takes from under a service what only a node that is no master may take."""
+    if isinstance(step, RunHooks):
+        return step.hook in RELEASING
     return isinstance(step, Unmount | Signal) or (isinstance(step, KernelAddresses) and not step.present)
 
 

@@ -11,7 +11,7 @@ from awsha.core.policy import Group
 from awsha.core.situation import Code, Plan, Situation
 from awsha.core.volumes import FENCED
 
-FAULTS_AT_ONCE = frozenset({Code.READ_ONLY, Code.APPLICATION_FAILED, Code.DEVICE_MISSING})
+FAULTS_AT_ONCE = frozenset({Code.READ_ONLY, Code.APPLICATION_FAILED, Code.DEVICE_MISSING, Code.HOOK_FAILED})
 
 
 @dataclass(frozen=True, slots=True)

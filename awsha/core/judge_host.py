@@ -57,6 +57,16 @@ class Keepalived:
 
 
 @dataclass(frozen=True, slots=True)
+class HookFile:
+    """Something below the hooks' folder that is not run: because it is not safe to (with a hint), or by what it is."""
+
+    path: str
+    refused: str = ""
+    hint: str = ""
+    ignored: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Published:
     """What an agent says that it runs with."""
 
@@ -121,6 +131,17 @@ def tools(missing: Mapping[str, str] | Unknown) -> Iterator[Finding]:
         return
     for tool, package in missing.items():
         yield Finding(Code.TOOL_MISSING, f"there is no program {tool}", tool, f"install {package or tool}")
+
+
+def hooks(files: tuple[HookFile, ...] | Unknown) -> Iterator[Finding]:
+    """Hooks that would be refused, and files that are none."""
+    if isinstance(files, Unknown):
+        return
+    for file in files:
+        if file.refused:
+            yield Finding(Code.HOOK_UNSAFE, f"{file.path} would not be run: {file.refused}", file.path, file.hint)
+        else:
+            yield Finding(Code.HOOK_IGNORED, f"{file.path} is never run: {file.ignored}", file.path)
 
 
 def application(group: Group, unit_state: str | Unknown | None, missing: tuple[str, ...]) -> Iterator[Finding]:

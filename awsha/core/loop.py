@@ -20,6 +20,7 @@ from awsha.core.model import (
     DiskFacts,
     Faults,
     Heard,
+    Hook,
     HostFacts,
     Intent,
     Role,
@@ -49,6 +50,7 @@ class Ambient:
     keepalived_gone_since: float | None = None
     marks: frozenset[str] = frozenset()
     faults: Faults | None = None  # Turn.verdict.faults of the turn before, kept by the driver
+    hooks: frozenset[Hook] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,15 +136,14 @@ class Loop:
     def finished(self, step: Step, outcome: Outcome, now: float) -> None:
         """A step ended. Whatever it says, the facts that it touches are looked at again."""
         self._running.pop(step.resource, None)
-        key = (type(step).__name__, step.resource)
-        before = self.memory.past.get(key)
+        before = self.memory.past.get(step.key)
         begun = self._begun.pop(step.resource, now)
         idle_since = max((p.at for (_, on), p in self.memory.past.items() if on == step.resource), default=begun)
         if begun - idle_since >= RUN_GAP_S:
             self._rested[step.resource] = begun
         runs = before.runs + 1 if before is not None and before.at >= self._rested.get(step.resource, 0.0) else 1
         past = Past(step, now, outcome.ok, runs, outcome.failure, outcome.text, outcome.hint)
-        memory = replace(self.memory, past={**self.memory.past, key: past}, running=frozenset(self._running))
+        memory = replace(self.memory, past={**self.memory.past, step.key: past}, running=frozenset(self._running))
         if isinstance(step, ListHolders) and isinstance(outcome.learned, tuple):
             memory = replace(memory, holders={**memory.holders, step.volume_id: HolderList(now, outcome.learned)})
         if isinstance(step, Signal) and not step.kill and step.volume_id not in memory.term_sent:
@@ -234,6 +235,7 @@ class Loop:
             ambient.keepalived_gone_since,
             ambient.marks,
             ambient.faults,
+            ambient.hooks,
         )
         return Situation(self.group, self.me, self.intent, self.cloud, host, now, wall, self.memory)
 

@@ -48,6 +48,17 @@ class Intent:
     keepalived: tuple[int, int] | None = None  # (pid, start time) of the keepalived process that ran the notify
 
 
+class Hook(StrEnum):
+    """A point of a transition at which programs of the operator run (docs/hooks.md)."""
+
+    BEFORE_ACQUIRE = "before-acquire"
+    AFTER_MOUNT = "after-mount"
+    AFTER_ACQUIRE = "after-acquire"
+    BEFORE_RELEASE = "before-release"
+    AFTER_RELEASE = "after-release"
+    ON_FENCED = "on-fenced"
+
+
 # --- EC2 -------------------------------------------------------------------------------------------------------
 
 
@@ -224,6 +235,7 @@ class HostFacts:
     keepalived_gone_since: float | None = None
     marks: frozenset[str] = frozenset()  # persisted notes of this node: "fenced", "forced:vol-…", "released"
     faults: Faults | None = None
+    hooks: frozenset[Hook] = frozenset()  # the points at which this node may have something to run
 
 
 @dataclass(frozen=True, slots=True)

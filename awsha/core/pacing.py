@@ -11,6 +11,7 @@ from awsha.core.steps import (
     Failure,
     KernelAddresses,
     ListHolders,
+    RunHooks,
     Scope,
     Signal,
     Step,
@@ -103,7 +104,7 @@ def pace(steps: list[Step], memory: Memory, now: float) -> tuple[tuple[Step, ...
         if step.resource in taken:
             reasons.append(Reason(Code.RUNNING, step.resource, f"waits for the step under way on {step.resource}"))
             continue
-        held = _held_back(step, memory.past.get((type(step).__name__, step.resource)), now)
+        held = _held_back(step, memory.past.get(step.key), now)
         if held is not None:
             reasons.append(held)
             continue
@@ -177,6 +178,8 @@ WORDS = {
     "StartApplication": "application start",
     "StopApplication": "application stop",
     "SetMark": "mark",
+    "RunHooks": "hooks",
+    "NoteHooks": "note",
 }
 
 
@@ -189,6 +192,8 @@ def describe(step: Step) -> str:
         name = "lazy unmount"
     if isinstance(step, Signal):
         name = f"{'SIGKILL' if step.kill else 'SIGTERM'} to holders"
+    if isinstance(step, RunHooks):
+        return f"{step.hook} hooks"
     if isinstance(step, AssignAddresses | UnassignAddresses | KernelAddresses):
         return f"{name} ({', '.join(step.addresses)})"
     return name if isinstance(step, ApplicationStep) else f"{name} ({step.resource})"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from awsha.core import addresses, application, fencing, flaps, volumes
+from awsha.core import addresses, application, fencing, flaps, hooks, volumes
 from awsha.core.model import Role, Unknown
 from awsha.core.pacing import pace
 from awsha.core.situation import Code, Draft, Plan, Reason, Situation
@@ -16,9 +16,10 @@ GONE = "agent-gone"  # the agent has failed for good: as released, until it runs
 OUT = frozenset({RELEASED, STOPPING, GONE})  # this node does not compete
 PAUSED = "paused"
 FREE_S = 10.0  # a volume that nobody has for so long, over several looks, was let go
-WHY_OUT = frozenset({Code.RELEASED, Code.DAMPED, Code.KEEPALIVED_GONE})  # with these a release is done all the same
+# with these a goal is reached all the same
+ONLY_TOLD = frozenset({Code.RELEASED, Code.DAMPED, Code.KEEPALIVED_GONE, Code.HOOK_WARNED})
 # what blocks this node, and perhaps not its peer
-HERE_ONLY = frozenset({Code.DEVICE_MISSING, Code.MOUNT_POINT_BUSY, Code.MOUNTED_ELSEWHERE})
+HERE_ONLY = frozenset({Code.DEVICE_MISSING, Code.MOUNT_POINT_BUSY, Code.MOUNTED_ELSEWHERE, Code.HOOK_FAILED})
 
 
 def plan(s: Situation) -> Plan:
@@ -31,9 +32,10 @@ def plan(s: Situation) -> Plan:
     elif goal == "release":
         _release(draft)
     _say_damped(draft)
+    hooks.warn(draft)
     started, held_back = pace(draft.steps, s.memory, s.now)
     reasons = (*draft.reasons, *held_back)
-    unwanted = [r for r in reasons if r.code not in WHY_OUT]
+    unwanted = [r for r in reasons if r.code not in ONLY_TOLD]
     if goal == "master" and not ready and not excused(reasons):
         draft.standing(Code.NOT_READY, s.group.name)
     done = not started and not unwanted and not s.memory.running and goal != "look"
@@ -112,7 +114,8 @@ def _fenced(draft: Draft) -> None:
         "nothing to do here: it competes again when the holder has released "
         f"(there: awsha release {s.group.name}), is stopped, or was heard for {s.group.timeouts.unfence_s:g} s",
     )
-    if all(_fence_is_over(draft, volume.id or "") for volume in s.group.volumes):
+    told = hooks.on_fenced(draft)
+    if all(_fence_is_over(draft, volume.id or "") for volume in s.group.volumes) and told:
         draft.step(SetMark(volumes.FENCED, present=False))
 
 
@@ -145,16 +148,22 @@ def _no_rival(draft: Draft, holder: str) -> bool:
 
 def _acquire(draft: Draft) -> bool:
     """Win the volumes; then device, check, mount beside the addresses; the application when it stands on both."""
+    if not hooks.before_acquire(draft):
+        return False
     held = [volumes.acquire(draft, volume) for volume in draft.s.group.volumes]
     addressed = addresses.acquire(draft, won=all(h.won for h in held))
+    mounted = hooks.after_mount(draft, mounted=all(h.ready for h in held))
     # the application need not wait until EC2 shows the addresses; but without them nobody reaches it
-    running = application.acquire(draft, stands=addressed.kernel and all(h.ready for h in held))
-    return running and addressed.delivered
+    running = application.acquire(draft, stands=addressed.kernel and mounted)
+    ready = running and addressed.delivered
+    hooks.after_acquire(draft, ready=ready)
+    return ready
 
 
 def _release(draft: Draft) -> None:
     """Application, unmount, detach; the addresses beside them, never in front."""
-    addresses.release(draft)
-    stopped = application.release(draft)
-    for volume in draft.s.group.volumes:
-        volumes.release(draft, volume, application_stopped=stopped)
+    may_begin = hooks.before_release(draft)
+    clean = addresses.release(draft) if may_begin else False
+    stopped = application.release(draft) if may_begin else False
+    gone = [volumes.release(draft, volume, application_stopped=stopped) for volume in draft.s.group.volumes]
+    hooks.after_release(draft, gone=clean and stopped and all(gone))

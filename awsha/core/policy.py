@@ -94,6 +94,8 @@ class Timeouts:
     term_s: float = 5.0  # between SIGTERM and SIGKILL for holders of open files
     unfence_s: float = 60.0  # a fenced node that has cleaned up comes back after hearing the holder for so long
     vrrp_grace_s: float = 0.5  # keepalived gone for this long while master: release
+    # One program of a hook (docs/hooks.md); all programs of `before-release` together: well below `handover_s`
+    hook_s: float = 30.0
     # A node that failed as master waits before it competes again: 10, 20, 40, … s for each failure, at most this long
     # (docs/adr/0005-flap-damping.md)
     damping_s: float = 300.0

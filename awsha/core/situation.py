@@ -68,6 +68,8 @@ class Code(StrEnum):
     APPLICATION_STOPPING = "application-stopping"
     APPLICATION_FAILED = "application-failed"
     OPEN_FILES = "open-files"
+    HOOK_FAILED = "hook-failed"
+    HOOK_WARNED = "hook-warned"
     FENCED = "fenced"
     DAMPED = "damped"
     RELEASED = "released"

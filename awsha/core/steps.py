@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from awsha.core.model import Holder, Mount
+from awsha.core.model import Holder, Hook, Mount
 
 
 class Scope(StrEnum):
@@ -39,6 +39,11 @@ class Step:
     def resource(self) -> str:
         """What the step works on."""
         raise NotImplementedError
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """What it is remembered by once it has ended: its kind, and what it worked on."""
+        return type(self).__name__, self.resource
 
     @property
     def needs(self) -> frozenset[Scope]:
@@ -315,6 +320,48 @@ class SetMark(Step):
     def touches(self) -> frozenset[Scope]:
         """Marks are read with the disks."""
         return _DISKS
+
+
+@dataclass(frozen=True, slots=True)
+class RunHooks(Step):
+    """Run the operator's programs of one point, one after the other."""
+
+    hook: Hook
+
+    @property
+    def resource(self) -> str:
+        """One point at a time: those of a release never overtake those of the acquisition before it."""
+        return "hooks"
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Each point by itself."""
+        return f"RunHooks {self.hook}", self.resource
+
+    @property
+    def needs(self) -> frozenset[Scope]:
+        """What these programs are told to be there must be known to be there; the others wait for nothing."""
+        return _DISKS if self.hook in (Hook.AFTER_MOUNT, Hook.AFTER_ACQUIRE) else frozenset()
+
+    @property
+    def touches(self) -> frozenset[Scope]:
+        """Whatever they do: mounts are what decisions depend on most."""
+        return _DISKS
+
+
+@dataclass(frozen=True, slots=True)
+class NoteHooks(SetMark):
+    """Remember, or forget, that the hooks of a point have run. No fact is needed for that, and none is old after it."""
+
+    @property
+    def needs(self) -> frozenset[Scope]:
+        """Nothing."""
+        return frozenset()
+
+    @property
+    def touches(self) -> frozenset[Scope]:
+        """Nothing."""
+        return frozenset()
 
 
 class Failure(StrEnum):

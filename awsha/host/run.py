@@ -13,13 +13,14 @@ import select
 import shutil
 import signal
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from awsha.core.errors import AwshaError
 from awsha.host.clock import boottime
 
 TERM_S = 2.0  # between SIGTERM and SIGKILL
+GIVE_UP_LOOK_S = 0.25
 KILL_S = 1.0  # after SIGKILL, before the program is abandoned
 KEEP = 1 << 20  # bytes of each output stream that are kept: the last ones
 # keepalived starts its scripts with a stripped environment; file system tools live in sbin.
@@ -72,6 +73,10 @@ class ProgramMissing(RunError):
     """There is no such program."""
 
 
+class RunGivenUp(RunError):
+    """The caller did not want it to go on: it was ended, like one whose deadline passed."""
+
+
 class RunTimeout(RunError):
     """The deadline passed. `abandoned`: it could not even be killed; `stdout` is what it had written by then."""
 
@@ -87,9 +92,10 @@ class _Child:
     stdin: int = -1
     unsent: bytes = b""
     outputs: dict[int, bytearray] = field(default_factory=dict)
+    given_up: bool = False
 
-    def pump(self, deadline: float) -> bool:
-        """Feed and read the pipes until the program has ended (True) or the deadline passed (False).
+    def pump(self, deadline: float, give_up: Callable[[], bool] | None) -> bool:
+        """Feed and read the pipes until the program has ended (True), or the deadline passed or it is given up (False).
 
         The end of the program counts, not the end of its output: a daemon that it left may hold the pipe for ever.
         """
@@ -100,7 +106,8 @@ class _Child:
         if self.stdin >= 0:
             poll.register(self.stdin, select.POLLOUT)
         while True:
-            ready = {fd for fd, _ in poll.poll(max(0.0, deadline - boottime()) * 1000)}
+            most_s = deadline - boottime() if give_up is None else min(deadline - boottime(), GIVE_UP_LOOK_S)
+            ready = {fd for fd, _ in poll.poll(max(0.0, most_s) * 1000)}
             if self.pidfd in ready:
                 self._drain()
                 return True
@@ -112,6 +119,9 @@ class _Child:
                 os.close(self.stdin)
                 self.stdin = -1
             if boottime() >= deadline:
+                return False
+            if give_up is not None and give_up():
+                self.given_up = True
                 return False
 
     def _read(self, fd: int) -> bool:
@@ -256,10 +266,17 @@ def _spawn(program: str, argv: Sequence[str], env: dict[str, str], data: bytes |
 
 
 def _start(
-    argv: Sequence[str], data: bytes | None, env: Mapping[str, str] | None, operators: bool, inherit: bool
+    argv: Sequence[str],
+    data: bytes | None,
+    env: Mapping[str, str] | None,
+    *,
+    operators: bool = False,
+    inherit: bool = False,
+    clean: bool = False,
 ) -> _Child:
     """Start argv; errors of the start as RunError."""
-    environment = {**os.environ, **({} if operators else {"LC_ALL": "C"}), **(env or {})}
+    inherited = {} if clean else {**os.environ, **({} if operators else {"LC_ALL": "C"})}
+    environment = {**inherited, **(env or {})}
     environment["PATH"] = _path(environment)
     if operators:
         if "=" in argv[0]:
@@ -283,6 +300,8 @@ def run(
     *,
     operators: bool = False,
     inherit_output: bool = False,
+    clean: bool = False,
+    give_up: Callable[[], bool] | None = None,
 ) -> Done:
     """Run a program to its end; return within timeout_s + TERM_S + KILL_S whatever it does.
 
@@ -291,15 +310,17 @@ def run(
       then say that it could not be run, was not found.
     inherit_output: its output goes to our stderr instead of `Done`, for programs that leave a daemon behind (which
       would die of SIGPIPE, or fill a file that nobody sees).
+    clean: `env` and PATH are its whole environment.
+    give_up: asked every GIVE_UP_LOOK_S seconds; once it says True, the program is ended as after a time-out.
     check: raise RunError when the exit code is not 0.
-    Raises RunError, ProgramMissing, RunTimeout.
+    Raises RunError, ProgramMissing, RunTimeout, RunGivenUp.
     """
     _reap_abandoned()
     started = boottime()
-    child = _start(argv, input, env, operators, inherit_output)
+    child = _start(argv, input, env, operators=operators, inherit=inherit_output, clean=clean)
     stuck = False
     try:
-        in_time = child.pump(started + timeout_s)
+        in_time = child.pump(started + timeout_s, give_up)
         if not in_time:
             stuck = not child.end()
             child._drain()
@@ -315,6 +336,8 @@ def run(
                 _abandoned.append(child)
         else:
             os.close(child.pidfd)
+    if child.given_up:
+        raise RunGivenUp(f"{argv[0]} was ended: it was not wanted any more", argv, stdout=out, stderr=err)
     if not in_time:
         timeout = RunTimeout(
             f"{argv[0]} did not end within {timeout_s:g} s" + (" and cannot be killed" if stuck else ""),

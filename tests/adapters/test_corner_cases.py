@@ -17,11 +17,12 @@ from awsha.agent import intent as intents
 from awsha.agent.converge import Converger
 from awsha.agent.execute import Executor
 from awsha.agent.hearing import Hearing
+from awsha.agent.hooks import Hooks
 from awsha.agent.journal import Journal
 from awsha.agent.marks import Marks
 from awsha.agent.observe import Observer
 from awsha.core.loop import Loop
-from awsha.core.model import ApplicationState, Heard, InstanceState, Intent, Mount, Role, Self
+from awsha.core.model import ApplicationState, Heard, Hook, InstanceState, Intent, Mount, Role, Self
 from awsha.core.policy import Group, Node, Policy, Volume
 from awsha.core.steps import ListHolders, Outcome, Scope, Signal, Step, StopInstance, Unmount
 from awsha.host import mounts
@@ -45,7 +46,8 @@ def executor(run: Path, mount: Path, unmount_s: float = 2.0) -> tuple[Executor, 
     policy = Policy((Node("a", "10.0.0.10"), Node("b", "10.0.0.11")), (group,))
     nothing: Any = None  # these steps never ask EC2
     observer = Observer(group, ME, nothing, nothing)
-    return Executor(group, ME, nothing, observer, Marks("data"), Hearing(policy, listen=False)), vid
+    hearing = Hearing(policy, listen=False)
+    return Executor(group, ME, nothing, observer, Marks("data"), hearing, Hooks(group)), vid
 
 
 def mounted(target: Path) -> Mount:
@@ -161,6 +163,13 @@ class Together:
     @property
     def marks(self) -> Together:
         return self
+
+    @property
+    def hooks(self) -> Together:
+        return self
+
+    def points(self) -> frozenset[Hook]:
+        return frozenset()
 
     def read(self, scope: Scope) -> object:
         return self.facts[scope]

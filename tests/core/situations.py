@@ -105,4 +105,4 @@ def since(s: Situation, seconds: float, *conditions: tuple[Any, str]) -> Situati
 def after(s: Situation, step: Step, ago: float = 1.0, **how: Any) -> Situation:
     """The same, with a step that ended some seconds ago (ok unless said otherwise)."""
     past = Past(step, s.now - ago, **{"ok": True, **how})
-    return replace(s, memory=replace(s.memory, past={**s.memory.past, (type(step).__name__, step.resource): past}))
+    return replace(s, memory=replace(s.memory, past={**s.memory.past, step.key: past}))

@@ -14,7 +14,7 @@ from awsha.core import judge_cloud, judge_host
 from awsha.core.catalogue import CATALOGUE, Code, reference
 from awsha.core.cloudfacts import Cloud, Ebs, Holding, Instance, Interface, Refusal, Rule, SecurityGroup
 from awsha.core.findings import Finding, ordered
-from awsha.core.judge_host import ClockReading, FstabLine, Keepalived, MountPoint, Published
+from awsha.core.judge_host import ClockReading, FstabLine, HookFile, Keepalived, MountPoint, Published
 from awsha.core.model import Unknown
 from awsha.core.policy import Application, Group, Node, Policy, Volume
 
@@ -207,6 +207,9 @@ HOST: dict[str, tuple[Callable[[], Iterator[Finding]], list[Code]]] = {
     "masked": (lambda: judge_host.application(GROUP, "masked", ()), [Code.UNIT_MISSING]),
     "no unit": (lambda: judge_host.application(GROUP, "not-found", ()), [Code.UNIT_MISSING]),
     "no program": (lambda: judge_host.application(GROUP, None, ("/x",)), [Code.PROGRAM_MISSING]),
+    "hooks": (lambda: judge_host.hooks(()), []),
+    "unsafe hook": (lambda: judge_host.hooks((HookFile("/x", "it is", "chmod go-w /x"),)), [Code.HOOK_UNSAFE]),
+    "no hook": (lambda: judge_host.hooks((HookFile("/x", ignored="a typo"),)), [Code.HOOK_IGNORED]),
     "net-utils": (lambda: judge_host.net_utils("eth0", True), [Code.NET_UTILS]),
     "no net-utils": (lambda: judge_host.net_utils("eth0", False), []),
     "written": (lambda: judge_host.written({VIP: "/etc/netplan/x.yaml"}), [Code.VIP_IN_NETWORK_CONFIG]),
@@ -241,7 +244,7 @@ def test_a_defect_of_this_host_gives_its_own_finding(name: str):
     assert codes(judged()) == expected
 
 
-@pytest.mark.parametrize("judge", [judge_host.tools, judge_host.written, judge_host.clock])
+@pytest.mark.parametrize("judge", [judge_host.tools, judge_host.written, judge_host.clock, judge_host.hooks])
 def test_an_unknown_part_of_this_host_is_not_judged(judge: Callable[[Unknown], Iterator[Finding]]):
     assert list(judge(Unknown("cut off"))) == []
 

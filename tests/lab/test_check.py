@@ -221,6 +221,7 @@ def systemd(files: str) -> Callable[[Checked], AbstractContextManager[None]]:
     )
 
 
+HOOKS = "/etc/awsha/hooks/data"
 OLD = "/etc/awsha/old-keepalived"
 OLD_SCRIPT = "#!/bin/sh\\ncase $1 in --version) echo Keepalived v2.0.20 >&2;; esac\\n"
 DEFECTS: dict[str, tuple[Defect, str]] = {
@@ -262,6 +263,18 @@ DEFECTS: dict[str, tuple[Defect, str]] = {
         "fstab",
     ),
     "no fsck": (lambda c: c.covered("e2fsck", "/dev/null"), "tool-missing"),
+    "a hook that others can write": (
+        lambda c: c.script(
+            f"mkdir -p {HOOKS}/after-mount.d; printf '#!/bin/sh' > {HOOKS}/after-mount.d/1; "
+            f"chmod 757 {HOOKS}/after-mount.d/1",
+            "rm -r /etc/awsha/hooks",
+        ),
+        "hook-unsafe",
+    ),
+    "a hook for no point": (
+        lambda c: c.script(f"mkdir -p {HOOKS}/after-mounts.d", "rm -r /etc/awsha/hooks"),
+        "hook-ignored",
+    ),
     "net-utils": (systemd("touch /etc/systemd/system/refresh-policy-routes@.timer"), "net-utils"),
     "networkd gives the VIP": (
         systemd("printf '[Network]\\nAddress=10.0.0.100/24\\n' > /etc/systemd/network/10-eth0.network"),

@@ -1,4 +1,4 @@
-"""`python -m tests.sim --schedules N --seed S [--index I] [--nodes 3] [--jobs J] [--json] [--interpreted|--mutants]`."""
+"""`python -m tests.sim --schedules N --seed S [--index I] [--nodes 3] [--jobs J] [--json]`; for more: `--help`."""
 
 # ruff: noqa: T201 - a command
 

@@ -168,7 +168,9 @@ class Agent:
 
     def ambient(self, now: float) -> Ambient:
         """What is at hand without a read."""
-        return Ambient(self.heard, self._gone_since(self.loop.intent, now), self.node.marks, self.node.faults)
+        node = self.node
+        gone = self._gone_since(self.loop.intent, now)
+        return Ambient(self.heard, gone, node.marks, node.faults, node.world.wiring.hooks)
 
     def _gone_since(self, intent: Intent | None, now: float) -> float | None:
         """awsha/agent/keepalived.py: when the keepalived that ran the notify was first seen to be gone."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from awsha.aws.ec2 import Ec2
 from awsha.core.fencing import alive
 from awsha.core.guards import Fresh
+from awsha.core.hooks import FAILING, mark_of
 from awsha.core.model import DiskFacts, Intent
 from awsha.core.steps import (
     AssignAddresses,
@@ -21,6 +22,7 @@ from awsha.core.steps import (
     ListHolders,
     MountVolume,
     Outcome,
+    RunHooks,
     SetMark,
     Signal,
     StartApplication,
@@ -54,12 +56,13 @@ Work = Callable[[], Outcome]
 class Hands:
     """The hands of one agent."""
 
-    __slots__ = ("_children", "_count", "agent")
+    __slots__ = ("_children", "_count", "_hooks_for", "agent")
 
     def __init__(self, agent: Agent) -> None:
         self.agent = agent
         self._children: dict[int, Work] = {}  # programs under way
         self._count = 0
+        self._hooks_for: Intent | None = None  # what the hooks under way were planned for
 
     def start(self, step: Step, planned: Intent | None) -> None:
         """A worker thread takes the step up."""
@@ -83,6 +86,8 @@ class Hands:
         if refused:
             self._end(step, Outcome(False, refused, failure=Failure.REFUSED))
             return
+        if isinstance(step, RunHooks):
+            self._hooks_for = planned
         chance = world.chance()
         strike = world.at_step.pop(number, None) if world.at_step else None
         if strike is not None:
@@ -170,6 +175,8 @@ class Hands:
                 self._child(step, 0.01 + 0.1 * chance, lambda: self._mount(step))
             case Check():
                 self._child(step, 0.02 + 0.2 * chance, lambda: self._check(step))
+            case RunHooks():
+                self._child(step, 0.01 + 3.0 * chance**4, lambda: self._hooks(step, failed=chance % 0.1 < 0.003))
             case ListHolders():
                 self._child(step, 0.01 + 0.05 * chance, lambda: self._holders(step))
             case _:
@@ -216,6 +223,16 @@ class Hands:
                     work()
                 except Refused:
                     continue
+
+    def _hooks(self, step: RunHooks, *, failed: bool) -> Outcome:
+        """agent/hooks.py: what is not wanted any more is ended; what has run is marked, unless all fails with it."""
+        node = self.agent.node
+        refused = node.world.wiring.refusal(step, self._fresh(step), self._hooks_for, node.instance_id)
+        if refused:
+            return Outcome(False, refused, failure=Failure.REFUSED)
+        if not failed or step.hook not in FAILING:
+            node.put_mark(mark_of(step.hook))
+        return Outcome(not failed, failure=Failure.OTHER if failed else None)
 
     def _same_device(self, step: MountVolume | Check) -> None:
         """host/mounts.py same_device: the serial is read again just before."""

@@ -24,7 +24,7 @@ from tests.sim.world import START, World
 LIVENESS_S = 240.0  # virtual seconds from healing to rest, at most
 EVENTS_MOST = 60_000
 # With these reasons a healed node may rest: nothing can cancel a detach that was asked for while it is mounted.
-REST = {Code.FENCED, Code.DETACH_REQUESTED, Code.DAMPED}
+REST = {Code.FENCED, Code.DETACH_REQUESTED, Code.DAMPED, Code.HOOK_WARNED}
 MISCONFIGURED = {Code.MULTI_ATTACH, Code.TWO_ATTACHMENTS}
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
@@ -14,6 +15,7 @@ import pytest
 from awsha.aws import facts
 from awsha.core.freshness import Fact
 from awsha.core.loop import Loop
+from awsha.core.model import Hook
 from awsha.core.steps import Scope, SetMark
 from awsha.lab.rules import Ec2Error
 from tests.sim.__main__ import main, run_many
@@ -36,6 +38,12 @@ def test_no_schedule_violates_anything(nodes: int, count: int):
     assert told == []
     assert report.schedules == count
     assert report.steps > 10 * count, "the nodes do something"
+
+
+def test_hooks_that_take_their_time_and_fail_now_and_then_violate_nothing():
+    wiring = replace(REAL, hooks=frozenset(Hook))
+    results = [run(78, index, wiring=wiring) for index in range(800)]
+    assert [f"{r.index}: {r.rule}: {r.text}" for r in results if r.rule] == []
 
 
 def test_a_seed_and_an_index_repeat_a_schedule_exactly():

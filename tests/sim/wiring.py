@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from awsha.core import guards
 from awsha.core.guards import Fresh
 from awsha.core.loop import Loop
-from awsha.core.model import Intent, Self
+from awsha.core.model import Hook, Intent, Self
 from awsha.core.policy import Group
 from awsha.core.steps import Step
 
@@ -23,7 +23,8 @@ class Wiring:
 
     lock: one process a group on a node. serial_check: mount and fsck read the serial again.
     rescan: holders are looked for once more just before a signal. retry_s: a call that EC2 throttles is tried again
-    for so long behind its second look (never, in awsha: the loop decides again).
+    for so long behind its second look (never, in awsha: the loop decides again). hooks: the points that have programs,
+    which take up to three seconds, and fail now and then.
     """
 
     loop: Callable[[Group, Self], Loop] = Loop
@@ -33,6 +34,7 @@ class Wiring:
     serial_check: bool = True
     rescan: bool = True
     retry_s: float = 0.0
+    hooks: frozenset[Hook] = frozenset()
 
 
 REAL = Wiring()
