@@ -71,10 +71,7 @@ def release(names: Sequence[str], timeout_s: float, say: Say) -> int:
             raise AwshaError(f"{name} is paused: nothing is let go", hint=f"awsha resume {name}")
         need_agent(name)
     late = _let_go(names, RELEASED, timeout_s, say)
-    for name in names:
-        if name not in late:
-            say(f"{name} is released here; this node stays out until: awsha resume {name}")
-    return _goes_on(late, timeout_s, say)
+    return _released(names, late, timeout_s, say, "; this node stays out until: awsha resume {name}")
 
 
 def stopping(config: Path, names: Sequence[str], timeout_s: float, say: Say) -> int:
@@ -86,7 +83,7 @@ def stopping(config: Path, names: Sequence[str], timeout_s: float, say: Say) -> 
     for name in set(names) - set(wanted):
         say(f"{name} is paused: nothing is let go")
     if all(ask.ask(f"wake {name}") == "ok" for name in wanted):
-        return _goes_on(_let_go(wanted, STOPPING, timeout_s, say), timeout_s, say)
+        return _released(wanted, _let_go(wanted, STOPPING, timeout_s, say), timeout_s, say, "")
     say("no agent answers: letting go without it")
     deadline, code = boottime() + timeout_s, 0
     for name in wanted:
@@ -106,10 +103,13 @@ def nothing_here(told: dict[str, Any]) -> bool:
     return free and stopped and told["goal"] == "release" and not told["running"]
 
 
-def _goes_on(late: Sequence[str], timeout_s: float, say: Say) -> int:
-    """The exit code for groups that were not let go in time."""
-    for name in late:
-        say(f"{name}: not done after {timeout_s:g} s; it goes on. See: awsha status {name}")
+def _released(names: Sequence[str], late: Sequence[str], timeout_s: float, say: Say, more: str) -> int:
+    """Say which groups were let go, and which in time. Returns 0, or 75 when one was not."""
+    for name in names:
+        if name in late:
+            say(f"{name}: not done after {timeout_s:g} s; it goes on. See: awsha status {name}")
+        else:
+            say(f"{name} is released here" + more.format(name=name))
     return EX_TEMPFAIL if late else 0
 
 

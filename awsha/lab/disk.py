@@ -33,7 +33,7 @@ LOOP_MAJOR = 7
 TAIL_BYTES = 1 << 20  # beyond the volume's end, for what a cut device still writes
 MKFS_TIMEOUT_S = 30.0
 RELEASE_DEADLINE_S = 10.0
-QUIET_S, QUIET_DEADLINE_S = 0.005, 0.5
+QUIET_S, QUIET_DEADLINE_S = 0.02, 2.0
 MKFS = {
     # Few inodes and a small journal: a quarter of the time, and nothing left to initialise in the background.
     "ext4": ["mkfs.ext4", "-q", "-F", "-N", "4096", "-J", "size=8", "-E", "lazy_itable_init=0,nodiscard"],

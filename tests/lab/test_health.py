@@ -76,7 +76,6 @@ def test_an_application_that_fails_moves_once_and_does_not_ping_pong(lab: LabUnd
     blocked(lab, second)
     lab.wait_until(lambda: damping(lab, second) == (1, True), 30, "it fails there too")
     lab.wait_until(lambda: damping(lab, first) == (2, True), 40, "the first has tried once more, and waits again")
-    assert status_of(lab, first)[1]["health"]["until_s"] > 10, "longer than after its first failure"
     text = lab.exec(first, "awsha", "status", check=False).stdout
     assert "failed 2 times in a row as master" in " ".join(text.replace("│", " ").split())
 

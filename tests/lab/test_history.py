@@ -83,7 +83,7 @@ def test_a_transition_whose_agent_was_killed_is_interrupted_and_the_next_one_goe
     lab.wait_until(lambda: told(lab, standby)[-1]["end"] == "interrupted", 15, "it is known as interrupted")
     lab.heal(standby)
     lab.wait_for_holder(standby)
-    lab.wait_until(lambda: told(lab, standby)[-1]["end"] == "converged", 15, "the next agent has finished it")
+    lab.wait_until(lambda: told(lab, standby)[-1]["end"] == "converged", 30, "the next agent has finished it")
     assert [(t["cause"]["kind"], t["end"]) for t in told(lab, standby)[-2:]] == [
         ("role", "interrupted"),
         ("start", "converged"),
