@@ -108,6 +108,9 @@ class Hooks:
         """
         limit_s, folder = self.group.timeouts.hook_s, self.folder / (hook + SUFFIX)
         deadline = boottime() + limit_s if hook is Hook.BEFORE_RELEASE else None
+        if os.path.lexists(folder) and not folder.is_dir():
+            text = f"{hook} hooks are not run: {folder} is no directory, or a link to nowhere"
+            return Outcome(False, text, f"mend it, or take it away: ls -ld {folder}", Failure.OTHER)
         names, failed = programs(folder), []
         for name in names:
             if why := unwanted():
@@ -178,11 +181,12 @@ def _printable(line: str) -> str:
 def inspect(groups: frozenset[str], root: Path | None = None) -> tuple[HookFile, ...]:
     """What is below the hooks' folder and would not be run. Raises OSError."""
     root = root or hooks_dir()
-    found: list[HookFile] = []
+    found: list[HookFile] = [*_no_directory(root)]
     for folder in _entries(root):
         if folder.name not in groups:
             found.append(HookFile(str(folder), ignored=f"awsha.toml has no group {folder.name}"))
             continue
+        found += _no_directory(folder)
         for point in _entries(folder):
             if point.name in POINTS:
                 found += _inspect_point(point)
@@ -191,10 +195,19 @@ def inspect(groups: frozenset[str], root: Path | None = None) -> tuple[HookFile,
     return tuple(found)
 
 
+def _no_directory(folder: Path) -> list[HookFile]:
+    """What stands in the place of a folder and is none: nothing below it is ever run."""
+    there = os.path.lexists(folder) and not folder.is_dir()
+    return [HookFile(str(folder), ignored="it is no directory, or a link to nowhere")] if there else []
+
+
 def _inspect_point(folder: Path) -> Iterator[HookFile]:
     """One point's folder; when that is not safe, nothing in it is."""
     if refused := hook_refused(folder):
         yield HookFile(str(folder), *refused)
+        return
+    if not folder.is_dir():
+        yield HookFile(str(folder), "it is no directory", f"mend it, or take it away: ls -ld {folder}")
         return
     for path in _entries(folder):
         if not counts(path.name):

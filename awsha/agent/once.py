@@ -23,6 +23,7 @@ from awsha.core.policy import Group
 from awsha.host.clock import boottime
 
 END_S = 2.0
+LISTEN_S = 4.0  # whatever the advert interval: at a boot the master may need so long to become one
 
 
 def converge(config: Path, name: str, role: Role | None, timeout_s: float | None) -> int:
@@ -102,4 +103,4 @@ def _heard_enough(node: Node, group: Group, converger: Converger) -> bool:
     if converger.last is None or converger.last.plan.goal != "release" or node.hearing.heard(group):
         return True
     intent = converger.loop.intent
-    return intent is None or boottime() - intent.recorded_at > 4 * group.advert_int
+    return intent is None or boottime() - intent.recorded_at > max(4 * group.advert_int, LISTEN_S)

@@ -79,7 +79,9 @@ def mount_points(volumes: Sequence[Volume], ec2_names: Mapping[str, str]) -> tup
         directory = path.is_dir()
         entries = tuple(islice((entry.name for entry in path.iterdir()), 3)) if directory else ()
         exists = directory or path.exists() or path.is_symlink()
-        found.append(MountPoint(volume.mount, exists, directory, path.parent.is_dir(), False, foreign, entries))
+        real = os.path.realpath(path)
+        link = real if real != volume.mount else ""
+        found.append(MountPoint(volume.mount, exists, directory, path.parent.is_dir(), False, foreign, entries, link))
     return tuple(found)
 
 

@@ -35,6 +35,7 @@ class MountPoint:
     mounted: bool
     foreign: str = ""  # what else is mounted there
     entries: tuple[str, ...] | None = None
+    real: str = ""  # where it leads, when a symbolic link is in it
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +111,10 @@ def _mount_point(point: MountPoint) -> Iterator[Finding]:
         yield Finding(Code.MOUNT_POINT_TAKEN, f"{point.foreign} is mounted at {point.path}", point.path)
     elif point.mounted:
         return
+    elif point.real:
+        what = f"{point.path} is a symbolic link, or below one (to {point.real}): nothing is mounted through a link"
+        hint = f'write mount = "{point.real}" into awsha.toml'
+        yield Finding(Code.MOUNT_POINT, what, point.path, hint)
     elif point.exists and not point.directory:
         yield Finding(Code.MOUNT_POINT, f"{point.path} is no directory", point.path, f"move {point.path} away")
     elif not point.exists and not point.parent:

@@ -204,6 +204,10 @@ def mount(
             return f"{target} was mounted already"
         what = f"{there.source} ({there.number}{', read-only' if there.read_only else ''})"
         raise MountRefused(f"{what} is mounted at {target}", hint=f"umount {target}", busy=True)
+    real = os.path.realpath(target)
+    if real != target:
+        # the kernel's table has the real place: nothing would be found at this one
+        raise MountRefused(f"{target} is a symbolic link, or below one: it is {real}", hint=f'write mount = "{real}"')
     _prepare(target)
     wanted = options.split(",") if options else []
     # -w: without it mount(8) falls back to read-only on a write-protected device, with no more than a warning

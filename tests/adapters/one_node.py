@@ -139,8 +139,8 @@ class OneNode:
     def ask(self, words: bytes) -> bytes:
         """One question to the agent."""
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
+            connection.connect(str(self.run / "agent.sock"))  # blocking: the kernel's queue of callers may be full
             connection.settimeout(PATIENCE_S)
-            connection.connect(str(self.run / "agent.sock"))
             connection.send(words)
             return connection.recv(1 << 20)
 

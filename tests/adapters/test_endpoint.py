@@ -452,7 +452,7 @@ def test_each_node_reads_its_own_metadata_which_lags(lab: Lab):
     token = ask(lab, "PUT", "/latest/api/token", token_ttl_seconds="60")[1]
     other = ask(lab, "PUT", "/latest/api/token", "127.0.0.11", token_ttl_seconds="60")[1]
     assert ask(lab, "GET", "/latest/meta-data/instance-id", "127.0.0.11", token=other) == (200, "i-0b")
-    lab.region.latency = Latency(assign_visible_metadata=(0.3, 0.3))
+    lab.region.latency = Latency(assign_visible_metadata=(2.0, 2.0))
     ec2 = lab.client()
     ec2.assign_private_ip_addresses(NetworkInterfaceId="eni-0a", PrivateIpAddresses=[VIP])
     seen = ec2.describe_network_interfaces(NetworkInterfaceIds=["eni-0a"])["NetworkInterfaces"][0]

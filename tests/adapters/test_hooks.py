@@ -253,6 +253,28 @@ def test_what_others_could_replace_is_never_run(hooks: Written, change: str):
     assert [(bool(f.refused), bool(f.hint), f.ignored) for f in found] == [(True, True, "")]
 
 
+@pytest.mark.parametrize("what", ["link", "file"])
+def test_a_point_that_is_no_folder_fails_and_is_found(hooks: Written, what: str):
+    """Nothing of it can be run; an acquisition that should have been stopped by it must not go on in silence."""
+    place = hooks.hooks.folder / "before-acquire.d"
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.symlink_to("/nowhere") if what == "link" else place.write_text("")
+    assert Hook.BEFORE_ACQUIRE in hooks.hooks.points()
+    told = hooks.hooks.run(Hook.BEFORE_ACQUIRE, {}, wanted)
+    assert (told.ok, "no directory" in told.text, str(place) in told.hint) == (False, True, True)
+    assert [file.path for file in inspect(frozenset({GROUP.name}))] == [str(place)]
+
+
+@pytest.mark.parametrize("level", ["root", "group"])
+def test_a_file_in_the_place_of_the_hooks_is_found(hooks: Written, level: str):
+    place = hooks.hooks.folder if level == "group" else hooks.hooks.root
+    place.parent.mkdir(parents=True, exist_ok=True)
+    if place.is_dir():
+        place.rmdir()
+    place.write_text("")
+    assert [file.path for file in inspect(frozenset({GROUP.name}))] == [str(place)]
+
+
 def test_a_link_to_a_program_of_root_is_run(hooks: Written):
     path = hooks.put(Hook.AFTER_ACQUIRE, "10-x", f"echo run >> {hooks.out}")
     path.symlink_to(path.rename(hooks.folder / "target"))

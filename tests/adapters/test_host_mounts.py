@@ -321,6 +321,11 @@ def test_what_must_not_be_mounted_is_refused(sandbox, tmp_path):
             (tmp_path / "file").write_text("")
             with pytest.raises(mounts.MountRefused, match="not a directory"):
                 mount(tmp_path / "file")
+            (tmp_path / "real").mkdir()
+            (tmp_path / "link").symlink_to("real")
+            with pytest.raises(mounts.MountRefused, match="symbolic link") as linked:
+                mount(tmp_path / "link")
+            assert str(tmp_path / "real") in linked.value.hint
             (tmp_path / "taken").mkdir()
             subprocess.run(["mount", "-t", "tmpfs", "x", str(tmp_path / "taken")], check=True)
             with pytest.raises(mounts.MountRefused) as caught:

@@ -183,6 +183,7 @@ HOST: dict[str, tuple[Callable[[], Iterator[Finding]], list[Code]]] = {
         lambda: judge_host.mount_points((replace(POINT, exists=False, directory=False, parent=False),), ()),
         [Code.MOUNT_POINT],
     ),
+    "a link": (lambda: judge_host.mount_points((replace(POINT, real="/data"),), ()), [Code.MOUNT_POINT]),
     "a file": (lambda: judge_host.mount_points((replace(POINT, directory=False),), ()), [Code.MOUNT_POINT]),
     "taken": (
         lambda: judge_host.mount_points((replace(POINT, mounted=True, foreign="tmpfs"),), ()),
