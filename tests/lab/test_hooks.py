@@ -74,7 +74,9 @@ def test_hooks_run_at_their_points_and_a_failing_one_moves_the_group_on(lab: Lab
     lab.wait_until(lambda: text in status_of(lab, first)[1]["health"]["text"], 20, "it says why it gave way")
     lab.wait_for_holder(second)
     settled(lab, second)
-    assert told(lab, first) == [*ACQUIRED[:2], "before-release fault mounted down", "after-release fault bare down"]
+    refused = [*ACQUIRED[:2], "before-release fault mounted down", "after-release fault bare down"]
+    found = told(lab, first)
+    assert found == refused * (len(found) // len(refused)) != [], "each time the same, however often it competed"
     released = ["before-release master mounted up", "after-release master bare down"]
     assert told(lab, second) == [*released, *ACQUIRED]
     lab.nothing_lost()
