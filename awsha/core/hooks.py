@@ -65,7 +65,8 @@ def before_acquire(draft: Draft) -> bool:
         return True
     begun = _begun(s)
     if isinstance(begun, Unknown):
-        draft.unknown(Code.HOST_UNKNOWN, "hooks", "the mount table can't be read", begun, Scope.DISKS)
+        code, scope = (Code.HOST_UNKNOWN, Scope.DISKS) if s.group.volumes else (Code.CLOUD_UNKNOWN, Scope.CLOUD)
+        draft.unknown(code, "hooks", "it is unknown whether something of the group is here already", begun, scope)
         return False
     if not begun:
         _run_or_fail(draft, Hook.BEFORE_ACQUIRE)
@@ -84,8 +85,10 @@ def _begun(s: Situation) -> bool | Unknown:
         return False
     if s.intent is not None and s.now - s.intent.recorded_at < NEW_S:
         return False
+    if s.host.application is ApplicationState.RUNNING:
+        return True  # it serves: an EC2 that says nothing moves nothing
     here = on_eni(s)
-    return isinstance(here, Unknown) or here >= frozenset(s.group.vips)
+    return here if isinstance(here, Unknown) else here >= frozenset(s.group.vips)
 
 
 def after_mount(draft: Draft, mounted: bool) -> bool:

@@ -129,6 +129,18 @@ def test_while_the_mounts_are_not_known_nothing_is_taken():
     assert [r.code for r in plan(broken).reasons] == [Code.HOST_UNKNOWN]
 
 
+def test_while_ec2_says_nothing_of_the_addresses_the_application_waits_for_its_hooks():
+    """An address that may be here is not one that is: it must not let an acquisition pass its first hook."""
+    group = replace(BARE, application=GROUP.application)
+    dark = CloudFacts(Unknown("no answer"), Unknown("no answer"), Unknown("no answer"))
+    late = replace(intent(), recorded_at=NOW - 60)
+    s = replace(hooked(situation(host=host(ABSENT)), hooks=frozenset({BEFORE_ACQUIRE})), group=group, intent=late)
+    s = replace(s, cloud=dark)
+    assert (steps(s), Code.CLOUD_UNKNOWN in {r.code for r in plan(s).reasons}) == ([], True)
+    up = replace(s, host=replace(s.host, application=ApplicationState.RUNNING))
+    assert (steps(up), plan(up).ready) == ([], True), "one that serves goes on serving"
+
+
 def test_a_restart_of_the_agent_on_a_serving_master_runs_nothing():
     assert plan(hooked(serving(), *ACQUIRING)).done
 
