@@ -101,7 +101,7 @@ def cli(ctx: click.Context, config_path: Path) -> None:
 
 
 class _Output(io.FileIO):
-    """Standard output that remembers why it could not be written: a failed flush leaves no other trace of whose it was."""
+    """Standard output that remembers why it could not be written: a failed flush leaves no trace of whose it was."""
 
     failed: OSError | None = None
 
@@ -142,7 +142,7 @@ def main() -> int:
 def _watched() -> _Output | None:
     """Put standard output behind an _Output; None where it is closed, or a test has put something in its place."""
     plain = sys.stdout
-    if plain is None or plain is not sys.__stdout__:
+    if plain is not sys.__stdout__ or plain is None:
         return None
     plain.flush()
     output = _Output(plain.fileno(), "w", closefd=False)
