@@ -188,6 +188,11 @@ def main(argv: list[str]) -> int:
     if role is None or len(argv) < 2:
         _complain(f"expected ROLE GROUP, got {argv!r}; ROLE is one of {', '.join(ROLES)}. Nothing was recorded")
         return 1
+    if not run_dir().startswith("/"):
+        _complain(
+            f"AWSHA_RUN_DIR is {run_dir()}, which is relative: the agent would not look there. Nothing was recorded"
+        )
+        return 1
     group = argv[1]
     if not _known_group(group):
         _complain(f"the configuration has no group {group!r}. Nothing was recorded; see: awsha config show")

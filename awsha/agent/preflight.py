@@ -102,7 +102,7 @@ def _check(loaded: Loaded, progress: Progress) -> Report:
     got = reads.run(
         {"metadata": partial(_metadata, metadata)}
         | (cloud_reads.first(ec2, policy) if ec2 else {})
-        | (_host_reads(policy, here) if here else {})
+        | (_host_reads(policy, here, Path(loaded.file)) if here else {})
     )
     volumes = got.get(cloud_reads.VOLUMES)
     if isinstance(volumes, cloud_reads.Resolved):
@@ -216,13 +216,13 @@ def _hops(instance_id: str) -> str:
 # --- this host -------------------------------------------------------------------------------------------------
 
 
-def _host_reads(policy: Policy, here: Here) -> dict[str, Task]:
+def _host_reads(policy: Policy, here: Here, toml: Path) -> dict[str, Task]:
     vips = [vip for group in policy.groups for vip in group.vips]
     tasks: dict[str, Task] = {
         "agent": about.running,
         "fstab": host.fstab,
         "network configuration": partial(host.vips_written, vips),
-        "keepalived": partial(host.keepalived, policy, here.node.name, here.interfaces[0]),
+        "keepalived": partial(host.keepalived, policy, here.node.name, here.interfaces[0], toml=toml),
         "command": partial(host.command, policy),
         "hooks": partial(hooks.inspect, frozenset(group.name for group in policy.groups)),
     }

@@ -17,8 +17,8 @@ from itertools import islice
 from pathlib import Path
 
 from awsha.config.keepalived import Interface, render
-from awsha.config.machine import running_command
-from awsha.config.paths import run_dir
+from awsha.config.machine import configuration, running_command
+from awsha.config.paths import CONFIG, run_dir
 from awsha.core.errors import AwshaError
 from awsha.core.judge_host import UNIT_STATES, FileSystem, FstabLine, Keepalived, MountPoint, UnitFile
 from awsha.core.model import Device, Unknown
@@ -223,31 +223,41 @@ def command(policy: Policy) -> tuple[str, bool]:
     return path, Path(path).is_file()
 
 
-def keepalived(policy: Policy, node: str, interface: str, conf: Path = KEEPALIVED_CONF) -> Keepalived:
+def keepalived(
+    policy: Policy, node: str, interface: str, conf: Path = KEEPALIVED_CONF, toml: Path = Path(CONFIG)
+) -> Keepalived:
     """keepalived's version, its file against what awsha would generate, its own test, and whether it runs."""
     if which("keepalived") is None:
         return Keepalived(None, None, None)
+    generate = "awsha" if configuration(toml) == CONFIG else f"awsha --config {configuration(toml)}"
     said = run(["keepalived", "--version"], PROGRAM_S, check=False)
     version = re.search(r"v(\d+)\.(\d+)\.(\d+)", said.stderr + said.stdout)
     if version is None:
         raise AwshaError(f"keepalived --version says {last_lines(said.stderr + said.stdout) or 'nothing'}")
     numbers = tuple(int(part) for part in version.groups())
     wanted = render(
-        policy, node, command=command(policy)[0], interface=Interface(interface), run_dir=run_dir(os.environ)
+        policy,
+        node,
+        command=command(policy)[0],
+        interface=Interface(interface),
+        run_dir=run_dir(os.environ),
+        config=configuration(toml),
     )
     try:
         config = read_regular(conf)
     except FileNotFoundError:
         why = f"it is a link to {os.path.realpath(conf)}, which is not there" if conf.is_symlink() else ""
-        return Keepalived(numbers, None, wanted, running=_runs("keepalived"), unread=why)
+        return Keepalived(numbers, None, wanted, running=_runs("keepalived"), unread=why, awsha=generate)
     except PermissionError:
         raise
     except OSError as error:
-        return Keepalived(numbers, None, wanted, running=_runs("keepalived"), unread=unread(conf, error))
+        return Keepalived(
+            numbers, None, wanted, running=_runs("keepalived"), unread=unread(conf, error), awsha=generate
+        )
     test = run(["keepalived", "--config-test", "--log-console", "-f", str(conf)], PROGRAM_S, check=False)
     # It ends with 0 for scripts that are missing or unsafe too, but then it says so.
     refused = last_lines(test.stdout + test.stderr) or (f"exit code {test.returncode}" if test.returncode else "")
-    return Keepalived(numbers, config, wanted, refused, _runs("keepalived"))
+    return Keepalived(numbers, config, wanted, refused, _runs("keepalived"), awsha=generate)
 
 
 def unread(path: Path, error: OSError) -> str:

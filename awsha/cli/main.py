@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from awsha import __version__
+from awsha.config import paths
 from awsha.core.errors import EX_IOERR, AwshaError
 
 # command -> (module, attribute, one line of help). The help is here so that `awsha --help` imports nothing else.
@@ -89,7 +90,7 @@ def _set_config(ctx: click.Context, _: click.Parameter, value: Path | None) -> N
     "config_path",
     type=click.Path(path_type=Path),
     envvar="AWSHA_CONFIG",
-    default=Path("/etc/awsha/awsha.toml"),
+    default=Path(paths.CONFIG),
     show_default=True,
     help="The one awsha.toml, the same on every node.",
 )
@@ -97,6 +98,8 @@ def _set_config(ctx: click.Context, _: click.Parameter, value: Path | None) -> N
 @click.pass_context
 def cli(ctx: click.Context, config_path: Path) -> None:
     """High availability on AWS for one address, one disk and one service, behind keepalived."""
+    for directory in (paths.run_dir, paths.state_dir, paths.hooks_dir):
+        directory(os.environ)
     ctx.obj = config_path
 
 

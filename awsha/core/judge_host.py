@@ -67,6 +67,7 @@ class Keepalived:
     refused: str = ""  # what its own test says
     running: bool = True
     unread: str = ""  # why a file that is there could not be read
+    awsha: str = "awsha"  # what to type before the command's name
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,21 +277,18 @@ def keepalived(node: str, found: Keepalived | Unknown) -> Iterator[Finding]:
         text = ".".join(str(part) for part in found.version)
         yield Finding(Code.KEEPALIVED_VERSION, f"keepalived is {text}", "keepalived")
     path = "/etc/keepalived/keepalived.conf"
+    generate = f"{found.awsha} keepalived --node {node} > {path}; systemctl reload keepalived"
     if found.config is None and found.unread:
-        what, hint = f"{path} cannot be read: {found.unread}", f"ls -ld {path}; move it away, then {_generate(node)}"
+        what, hint = f"{path} cannot be read: {found.unread}", f"ls -ld {path}; move it away, then {generate}"
         yield Finding(Code.KEEPALIVED_CONFIG, what, path, hint)
     elif found.config is None:
-        yield Finding(Code.KEEPALIVED_CONFIG, f"there is no {path}", path, _generate(node))
+        yield Finding(Code.KEEPALIVED_CONFIG, f"there is no {path}", path, generate)
     elif found.wanted is not None and found.config != found.wanted:
-        yield Finding(Code.KEEPALIVED_CONFIG, _difference(path, found.config, found.wanted), path, _generate(node))
+        yield Finding(Code.KEEPALIVED_CONFIG, _difference(path, found.config, found.wanted), path, generate)
     if found.refused:
         yield Finding(Code.KEEPALIVED_REFUSES, f"keepalived --config-test: {found.refused}", path)
     if not found.running:
         yield Finding(Code.KEEPALIVED_DOWN, "no keepalived runs on this node", "keepalived")
-
-
-def _generate(node: str) -> str:
-    return f"awsha keepalived --node {node} > /etc/keepalived/keepalived.conf; systemctl reload keepalived"
 
 
 def _difference(path: str, is_now: str, wanted: str) -> str:
