@@ -229,35 +229,41 @@ def keepalived(
     """keepalived's version, its file against what awsha would generate, its own test, and whether it runs."""
     if which("keepalived") is None:
         return Keepalived(None, None, None)
-    generate = "awsha" if configuration(toml) == CONFIG else f"awsha --config {configuration(toml)}"
+    # Where there is a file at the default path, somebody may look at another one that is to take its place.
+    places = dict.fromkeys((*([CONFIG] if Path(CONFIG).exists() else []), configuration(toml)))
+    generate = "awsha" if CONFIG in places else f"awsha --config {configuration(toml)}"
     said = run(["keepalived", "--version"], PROGRAM_S, check=False)
     version = re.search(r"v(\d+)\.(\d+)\.(\d+)", said.stderr + said.stdout)
     if version is None:
         raise AwshaError(f"keepalived --version says {last_lines(said.stderr + said.stdout) or 'nothing'}")
     numbers = tuple(int(part) for part in version.groups())
-    wanted = render(
-        policy,
-        node,
-        command=command(policy)[0],
-        interface=Interface(interface),
-        run_dir=run_dir(os.environ),
-        config=configuration(toml),
-    )
+    wanted = [
+        render(
+            policy,
+            node,
+            command=command(policy)[0],
+            interface=Interface(interface),
+            run_dir=run_dir(os.environ),
+            config=place,
+        )
+        for place in places
+    ]
     try:
         config = read_regular(conf)
     except FileNotFoundError:
         why = f"it is a link to {os.path.realpath(conf)}, which is not there" if conf.is_symlink() else ""
-        return Keepalived(numbers, None, wanted, running=_runs("keepalived"), unread=why, awsha=generate)
+        return Keepalived(numbers, None, wanted[0], running=_runs("keepalived"), unread=why, awsha=generate)
     except PermissionError:
         raise
     except OSError as error:
         return Keepalived(
-            numbers, None, wanted, running=_runs("keepalived"), unread=unread(conf, error), awsha=generate
+            numbers, None, wanted[0], running=_runs("keepalived"), unread=unread(conf, error), awsha=generate
         )
     test = run(["keepalived", "--config-test", "--log-console", "-f", str(conf)], PROGRAM_S, check=False)
     # It ends with 0 for scripts that are missing or unsafe too, but then it says so.
     refused = last_lines(test.stdout + test.stderr) or (f"exit code {test.returncode}" if test.returncode else "")
-    return Keepalived(numbers, config, wanted, refused, _runs("keepalived"), awsha=generate)
+    meant = config if config in wanted else wanted[0]
+    return Keepalived(numbers, config, meant, refused, _runs("keepalived"), awsha=generate)
 
 
 def unread(path: Path, error: OSError) -> str:

@@ -297,7 +297,8 @@ def test_the_notify_lines_name_an_awsha_toml_that_is_elsewhere(tmp_path: Path) -
     here = next((address for name, address in kernel_addresses() if name != "lo"), "")
     for own, told in (("198.18.7.10", ""), (here, f" --config {path}")):
         if own:
-            path.write_text(compose(Wish([f"a={own}", "b=198.18.7.11"], ["198.18.7.100"]), "f"))
+            beside = [own.rpartition(".")[0] + f".{last}" for last in (250, 251)]
+            path.write_text(compose(Wish([f"a={own}", f"b={beside[0]}"], [beside[1]]), "f"))
             result = run("--config", path.parent / "x" / ".." / "awsha.toml", "keepalived", "--node", "a")
             assert f"{told} notify master data" in result.stdout
             assert (" --config " in result.stdout) == bool(told)
