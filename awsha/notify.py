@@ -152,7 +152,16 @@ def _complain(text: str) -> None:
 
     syslog.openlog("awsha-notify", syslog.LOG_PID, syslog.LOG_DAEMON)
     syslog.syslog(syslog.LOG_ERR, text)
-    os.write(2, f"awsha notify: {text}\n".encode())
+    _write(2, f"awsha notify: {text}\n")
+
+
+def _write(descriptor: int, text: str) -> bool:
+    """False when it cannot be written: closed, or no space. That must not keep a role from being recorded."""
+    try:
+        os.write(descriptor, text.encode())
+    except OSError:
+        return False
+    return True
 
 
 def start_converge(group: str) -> None:
@@ -171,11 +180,18 @@ def main(argv: list[str]) -> int:
     """`awsha notify ROLE GROUP [words that keepalived appends]`. Returns 0, or 1 when nothing was recorded."""
     os.umask(0o077)
     if argv[:1] in (["-h"], ["--help"]):
-        os.write(1, b"Usage: awsha notify ROLE GROUP\n\n  ROLE: " + ", ".join(ROLES).encode() + b"\n")
-        return 0
+        if _write(1, f"Usage: awsha notify ROLE GROUP\n\n  ROLE: {', '.join(ROLES)}\n"):
+            return 0
+        _complain("its output could not be written")
+        return 74  # sysexits.h, EX_IOERR
     role = ROLES.get(argv[0].lower()) if argv else None
     if role is None or len(argv) < 2:
         _complain(f"expected ROLE GROUP, got {argv!r}; ROLE is one of {', '.join(ROLES)}. Nothing was recorded")
+        return 1
+    if not run_dir().startswith("/"):
+        _complain(
+            f"AWSHA_RUN_DIR is {run_dir()}, which is relative: the agent would not look there. Nothing was recorded"
+        )
         return 1
     group = argv[1]
     if not _known_group(group):

@@ -55,7 +55,8 @@ class Node:
 
     def identify_again(self) -> None:
         """Ask EC2 anew who the peers are: one was not known yet, or was replaced. Raises AwshaError."""
-        self.places = _places(self.policy, network_interfaces(), self.ec2, self.metadata, keep=False)
+        found = _places(self.policy, network_interfaces(), self.ec2, self.metadata, keep=False)
+        self.places = {name: _remembering(place, self.places[name].me) for name, place in found.items()}
 
     def executor(self, group: Group) -> Executor:
         """Hands and eyes for one group."""
@@ -133,6 +134,14 @@ def _places(
             private_dir(run_dir())
             write_atomically(file, json.dumps({"key": key, "places": {n: asdict(p) for n, p in places.items()}}))
     return places
+
+
+def _remembering(place: Place, before: Self) -> Place:
+    """A place that still has the instances of peers for which there is no other: one that has ended may hold a volume
+    for a while, and as a peer's it is detached, as a stranger's it is not."""
+    known = set(place.me.peers.values())
+    kept = {instance: name for instance, name in before.peers.items() if name not in known}
+    return replace(place, me=replace(place.me, peers={**place.me.peers, **kept}))
 
 
 def _key(policy: Policy, local: tuple[LocalInterface, ...]) -> list[str]:

@@ -20,7 +20,7 @@ def state_dir() -> Path:
 
 def hooks_dir() -> Path:
     """The operator's programs."""
-    return Path(paths.hooks_dir(os.environ)).absolute()
+    return Path(paths.hooks_dir(os.environ))
 
 
 def health_file(group: str) -> Path:

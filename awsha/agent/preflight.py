@@ -17,10 +17,12 @@ from awsha.agent import about, discovery, hooks
 from awsha.agent import preflight_ec2 as cloud_reads
 from awsha.agent import preflight_host as host
 from awsha.agent.assembly import network_interfaces
-from awsha.agent.preflight_reads import Progress, Reads, Task
+from awsha.agent.preflight_reads import Progress, Reads, Task, denied
 from awsha.aws.ec2 import Ec2
+from awsha.aws.errors import Ec2Error, Kind
 from awsha.aws.identity import region_of, this_node
 from awsha.aws.metadata import Metadata, MetadataError, MetadataKind
+from awsha.aws.permissions import partition_of
 from awsha.config.fingerprint import fingerprint
 from awsha.config.load import Loaded
 from awsha.config.machine import script_refused
@@ -31,7 +33,7 @@ from awsha.core.errors import AwshaError
 from awsha.core.findings import Code, Finding, ordered
 from awsha.core.judge_host import Published
 from awsha.core.model import Unknown
-from awsha.core.policy import Group, Node, Policy
+from awsha.core.policy import Group, Node, Policy, Volume
 
 CONFIGURATION = "configuration"
 
@@ -68,10 +70,20 @@ def check(config: Path, progress: Progress = lambda _done, _total, _name: None) 
     except ConfigError as error:
         report = Report([_mistake(problem) for problem in error.problems], [CONFIGURATION])
     except AwshaError as error:
-        report = Report([Finding(Code.CONFIG, f"[discover] {error.message}", "discover", error.hint)], [CONFIGURATION])
+        report = Report(_undiscovered(error), [CONFIGURATION])
     report.findings = ordered(report.findings)
     report.took_s = time.monotonic() - began
     return report
+
+
+def _undiscovered(error: AwshaError) -> list[Finding]:
+    """Why [discover] found no nodes: EC2 refused or did not answer, or what its tags find is no pair."""
+    if isinstance(error, Ec2Error) and error.kind is Kind.DENIED:
+        return denied(error, "[discover]")
+    if isinstance(error, Ec2Error):
+        return [Finding(Code.NO_ANSWER, f"[discover]: {error.message}", error.action, error.hint)]
+    code = Code.REGION if isinstance(error.__cause__, MetadataError) else Code.CONFIG
+    return [Finding(code, f"[discover] {error.message}", "discover", error.hint)]
 
 
 def _mistake(problem: Problem) -> Finding:
@@ -90,7 +102,7 @@ def _check(loaded: Loaded, progress: Progress) -> Report:
     got = reads.run(
         {"metadata": partial(_metadata, metadata)}
         | (cloud_reads.first(ec2, policy) if ec2 else {})
-        | (_host_reads(policy, here) if here else {})
+        | (_host_reads(policy, here, Path(loaded.file)) if here else {})
     )
     volumes = got.get(cloud_reads.VOLUMES)
     if isinstance(volumes, cloud_reads.Resolved):
@@ -108,6 +120,7 @@ def _check(loaded: Loaded, progress: Progress) -> Report:
         ec2.close()
 
     findings += judge_cloud.judge(policy, cloud)
+    findings += judge_cloud.arns(_arns(loaded), _place(got["metadata"], region, cloud, here))
     findings += _of_metadata(got["metadata"], policy, cloud, here)
     if here is not None:
         published = Published(fingerprint(loaded.raw), __version__)
@@ -178,6 +191,21 @@ def _of_metadata(found: object, policy: Policy, cloud: Cloud, here: Here | None)
     return findings
 
 
+def _arns(loaded: Loaded) -> list[str]:
+    """The volumes that awsha.toml names by ARN. What counts for a takeover is the id in it."""
+    written = [volume.get("id") for group in loaded.raw["group"] for volume in group.get("volume", ())]
+    return [name for name in written if isinstance(name, str) and name.startswith("arn:")]
+
+
+def _place(found: object, region: str | None, cloud: Cloud, here: Here | None) -> judge_cloud.Place:
+    """Where this instance is, by its identity document, else as far as EC2 has told."""
+    document = found if isinstance(found, Mapping) else {}
+    own = judge_cloud.chosen(cloud).get(here.node.name) if here else None
+    account = document.get("accountId") or (own.account if own else "")
+    at = document.get("region") or region or ""
+    return judge_cloud.Place(partition_of(at) if at else "", at, account)
+
+
 def _hops(instance_id: str) -> str:
     return (
         f"aws ec2 modify-instance-metadata-options --instance-id {instance_id} --http-put-response-hop-limit 2 "
@@ -188,27 +216,32 @@ def _hops(instance_id: str) -> str:
 # --- this host -------------------------------------------------------------------------------------------------
 
 
-def _host_reads(policy: Policy, here: Here) -> dict[str, Task]:
+def _host_reads(policy: Policy, here: Here, toml: Path) -> dict[str, Task]:
     vips = [vip for group in policy.groups for vip in group.vips]
     tasks: dict[str, Task] = {
         "agent": about.running,
         "fstab": host.fstab,
         "network configuration": partial(host.vips_written, vips),
-        "keepalived": partial(host.keepalived, policy, here.node.name, here.interfaces[0]),
+        "keepalived": partial(host.keepalived, policy, here.node.name, here.interfaces[0], toml=toml),
         "command": partial(host.command, policy),
         "hooks": partial(hooks.inspect, frozenset(group.name for group in policy.groups)),
     }
     tasks |= {f"net-utils {name}": partial(host.net_utils, name) for name in here.interfaces}
     units = [group.application.unit for group in policy.groups if group.application and group.application.unit]
-    return tasks | {f"unit {unit}": partial(host.unit_state, unit) for unit in units}
+    return tasks | {f"unit {unit}": partial(host.unit_file, unit) for unit in units}
 
 
 def _disk_reads(policy: Policy, names: Mapping[str, str]) -> dict[str, Task]:
     volumes = [volume for group in policy.groups for volume in group.volumes if volume.id]
-    return {
+    systems = {_system(v): partial(host.file_system, v, names.get(v.id or "", "")) for v in volumes}
+    return systems | {
         "mount points": partial(host.mount_points, volumes, names),
         "programs": lambda: host.missing(judge_host.tools_needed(host.fstypes(volumes, names)) if volumes else ()),
     }
+
+
+def _system(volume: Volume) -> str:
+    return f"file system of {volume.id}"
 
 
 def _of_host(policy: Policy, here: Here, got: Mapping[str, Any]) -> list[Finding]:
@@ -222,6 +255,8 @@ def _of_host(policy: Policy, here: Here, got: Mapping[str, Any]) -> list[Finding
     if not isinstance(got["command"], Unknown):
         command, exists = got["command"]
         findings += judge_host.script_security(command, exists, script_refused(command))
+    for volume in (volume for group in policy.groups for volume in group.volumes if volume.id):
+        findings += judge_host.file_system(got[_system(volume)])
     for name in here.interfaces:
         findings += judge_host.net_utils(name, got[f"net-utils {name}"])
     for group in policy.groups:

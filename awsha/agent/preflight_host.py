@@ -5,22 +5,25 @@ What cannot be read raises (OSError, AwshaError) or is Unknown; the caller turns
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
+import stat
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
 from awsha.config.keepalived import Interface, render
-from awsha.config.machine import running_command
-from awsha.config.paths import run_dir
+from awsha.config.machine import configuration, running_command
+from awsha.config.paths import CONFIG, run_dir
 from awsha.core.errors import AwshaError
-from awsha.core.judge_host import FstabLine, Keepalived, MountPoint
+from awsha.core.judge_host import UNIT_STATES, FileSystem, FstabLine, Keepalived, MountPoint, UnitFile
 from awsha.core.model import Device, Unknown
 from awsha.core.policy import Application, Policy, Volume
-from awsha.host import blockdev, mounts
+from awsha.host import blockdev, mountoptions, mounts
 from awsha.host.run import DIRECTORIES, PACKAGES, RunError, last_lines, run
 
 PROGRAM_S = 5.0
@@ -31,7 +34,13 @@ NETWORK_FILES = (
     "etc/systemd/network/*.network.d/*.conf", "etc/sysconfig/network-scripts/ifcfg-*",
     "etc/NetworkManager/system-connections/*", "etc/sysconfig/network/ifcfg-*",
 )  # fmt: skip
-UNIT_DIRECTORIES = ("etc/systemd/system", "usr/lib/systemd/system", "lib/systemd/system")
+UNIT_DIRECTORIES = (
+    "etc/systemd/system", "run/systemd/system", "usr/local/lib/systemd/system", "usr/lib/systemd/system",
+    "lib/systemd/system",
+)  # fmt: skip
+# What is made anew at each boot: by generators, and by `systemctl enable --runtime`.
+RUN_UNITS = tuple(f"run/systemd/{name}" for name in ("generator.early", "system", "generator", "generator.late"))
+WANTS = ("wants", "requires", "upholds")
 NET_UTILS_UNIT = "refresh-policy-routes@"
 LARGEST_FILE = 1 << 20
 
@@ -41,10 +50,20 @@ def which(program: str) -> str | None:
     return shutil.which(program, path=":".join([os.environ.get("PATH", ""), *DIRECTORIES]))
 
 
+def read_regular(path: Path) -> str:
+    """The text of a file. Raises OSError (with its name), also for what is no regular file: nothing is waited for."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "it is no regular file", str(path))
+    with os.fdopen(descriptor, "rb") as stream:
+        return stream.read(LARGEST_FILE).decode("utf-8", "replace")
+
+
 def fstab(path: Path = Path("/etc/fstab")) -> tuple[FstabLine, ...]:
     """The lines of /etc/fstab (fstab(5)); without the file there are none."""
     try:
-        text = path.read_text(encoding="utf-8", errors="replace")
+        text = read_regular(path)
     except FileNotFoundError:
         return ()
     lines = []
@@ -99,22 +118,66 @@ def fstypes(volumes: Sequence[Volume], ec2_names: Mapping[str, str]) -> frozense
     return frozenset(fstype for fstype in types if fstype)
 
 
+def file_system(volume: Volume, ec2_name: str) -> FileSystem | Unknown:
+    """What is on a volume, where it is attached here, and what this kernel says of the options of its mount."""
+    disks = blockdev.scan()
+    device = disks if isinstance(disks, Unknown) else disks.device(volume.id or "", ec2_name)
+    if isinstance(device, Unknown):
+        return device
+    found = None if device is None else blockdev.filesystem(device.path, PROGRAM_S)
+    if isinstance(found, Unknown):
+        return found
+    fstype = volume.fstype or found
+    refused = mountoptions.refused(fstype, volume.options) if fstype else {}
+    facts = FileSystem(volume, device.path if device else "", found, refused is not None)
+    return facts if refused is None or isinstance(refused, Unknown) else replace(facts, refused=refused)
+
+
 def missing(programs: Iterable[str]) -> dict[str, str]:
     """Which of these programs are not here, with the package that has each."""
     return {name: PACKAGES.get(name, "") for name in programs if which(name) is None}
 
 
-def unit_state(unit: str) -> str | Unknown:
-    """What `systemctl is-enabled` says of a unit: enabled, disabled, static, masked, not-found, …"""
+def unit_file(unit: str, root: Path = Path("/")) -> UnitFile | Unknown:
+    """What systemd knows of a unit; for an alias, of what it stands for. No daemon is asked: files decide at boot."""
+    state, real = _is_enabled(unit), ""
+    if state == "alias":
+        real = _alias_of(unit, root)
+        if not real:
+            return Unknown(f"systemctl is-enabled {unit}: an alias, and of what can't be told")
+        state = _is_enabled(real)
+    if isinstance(state, Unknown):
+        return state
+    name = real or unit
+    wanting = (path for folder in RUN_UNITS for kind in WANTS for path in sorted((root / folder).glob(f"*.{kind}")))
+    links = tuple(str(path / name) for path in wanting if os.path.lexists(path / name))
+    stem, _, kind = name.rpartition(".")
+    others = [f"{stem}.{other}" for other in ("socket", "timer", "path")] if kind == "service" else []
+    return UnitFile(state, real, links, tuple(other for other in others if _is_enabled(other) == "enabled"))
+
+
+def _is_enabled(unit: str) -> str | Unknown:
     try:
         done = run(["systemctl", "is-enabled", "--", unit], PROGRAM_S, check=False)
     except RunError as error:
         return Unknown(error.message)
-    if word := done.stdout.strip().splitlines():
-        return word[0]
-    if "No such file" in done.stderr:
-        return "not-found"
-    return Unknown(f"systemctl is-enabled {unit}: {last_lines(done.stderr) or f'exit code {done.returncode}'}")
+    word = (done.stdout.strip().splitlines() or [""])[0]
+    for sign, state in (("No such file", "not-found"), ("Bad message", "bad")):
+        if not word and sign in done.stderr:
+            return state
+    if word in UNIT_STATES:
+        return word
+    said = last_lines(done.stderr) or (f"it says {word!r}" if word else f"exit code {done.returncode}")
+    return Unknown(f"systemctl is-enabled {unit}: {said}")
+
+
+def _alias_of(unit: str, root: Path) -> str:
+    """The unit file that a link of this name leads to; "" when there is none."""
+    for folder in UNIT_DIRECTORIES:
+        path = root / folder / unit
+        if path.is_symlink() and (name := Path(os.path.realpath(path)).name) != unit:
+            return name
+    return ""
 
 
 def programs_missing(application: Application, volumes: Sequence[Volume]) -> tuple[str, ...]:
@@ -160,26 +223,54 @@ def command(policy: Policy) -> tuple[str, bool]:
     return path, Path(path).is_file()
 
 
-def keepalived(policy: Policy, node: str, interface: str) -> Keepalived:
+def keepalived(
+    policy: Policy, node: str, interface: str, conf: Path = KEEPALIVED_CONF, toml: Path = Path(CONFIG)
+) -> Keepalived:
     """keepalived's version, its file against what awsha would generate, its own test, and whether it runs."""
     if which("keepalived") is None:
         return Keepalived(None, None, None)
+    # Where there is a file at the default path, somebody may look at another one that is to take its place.
+    places = dict.fromkeys((*([CONFIG] if Path(CONFIG).exists() else []), configuration(toml)))
+    generate = "awsha" if CONFIG in places else f"awsha --config {configuration(toml)}"
     said = run(["keepalived", "--version"], PROGRAM_S, check=False)
     version = re.search(r"v(\d+)\.(\d+)\.(\d+)", said.stderr + said.stdout)
     if version is None:
         raise AwshaError(f"keepalived --version says {last_lines(said.stderr + said.stdout) or 'nothing'}")
     numbers = tuple(int(part) for part in version.groups())
-    wanted = render(
-        policy, node, command=command(policy)[0], interface=Interface(interface), run_dir=run_dir(os.environ)
-    )
+    wanted = [
+        render(
+            policy,
+            node,
+            command=command(policy)[0],
+            interface=Interface(interface),
+            run_dir=run_dir(os.environ),
+            config=place,
+        )
+        for place in places
+    ]
     try:
-        config = KEEPALIVED_CONF.read_text(encoding="utf-8", errors="replace")
+        config = read_regular(conf)
     except FileNotFoundError:
-        return Keepalived(numbers, None, wanted, running=_runs("keepalived"))
-    test = run(["keepalived", "--config-test", "--log-console", "-f", str(KEEPALIVED_CONF)], PROGRAM_S, check=False)
+        why = f"it is a link to {os.path.realpath(conf)}, which is not there" if conf.is_symlink() else ""
+        return Keepalived(numbers, None, wanted[0], running=_runs("keepalived"), unread=why, awsha=generate)
+    except PermissionError:
+        raise
+    except OSError as error:
+        return Keepalived(
+            numbers, None, wanted[0], running=_runs("keepalived"), unread=unread(conf, error), awsha=generate
+        )
+    test = run(["keepalived", "--config-test", "--log-console", "-f", str(conf)], PROGRAM_S, check=False)
     # It ends with 0 for scripts that are missing or unsafe too, but then it says so.
     refused = last_lines(test.stdout + test.stderr) or (f"exit code {test.returncode}" if test.returncode else "")
-    return Keepalived(numbers, config, wanted, refused, _runs("keepalived"))
+    meant = config if config in wanted else wanted[0]
+    return Keepalived(numbers, config, meant, refused, _runs("keepalived"), awsha=generate)
+
+
+def unread(path: Path, error: OSError) -> str:
+    """Why a file cannot be read, in words."""
+    if path.is_dir():
+        return "it is a directory"
+    return "its links lead in a circle" if error.errno == errno.ELOOP else error.strerror or str(error)
 
 
 def _runs(name: str) -> bool:

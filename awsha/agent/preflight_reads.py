@@ -54,13 +54,15 @@ class Reads:
 
     def _taken(self, name: str, value: object) -> object:
         if isinstance(value, Ec2Error) and value.kind is Kind.DENIED:
-            refusal = Refusal(f"ec2:{value.action}", "*", permissions.PURPOSES.get(value.action, name))
-            self.findings += judge_cloud.permissions([refusal])
+            self.findings += denied(value, name)
             return Unknown(value.message)
         if isinstance(value, Ec2Error):
             return self._unanswered(name, value.message.removeprefix(f"{value.action}: "), value.hint)
         if isinstance(value, AwshaError):
             return self._unanswered(name, value.message, value.hint)
+        if isinstance(value, OSError) and value.filename and value.strerror:
+            hint = "run it as root" if isinstance(value, PermissionError) else ""
+            return self._unanswered(name, f"{value.filename} cannot be read: {value.strerror}", hint)
         if isinstance(value, Exception):
             return self._unanswered(name, f"{type(value).__name__}: {value}", "")
         if isinstance(value, Unknown):
@@ -78,6 +80,12 @@ class Reads:
             for (reason, hint), names in self._silent.items()
         ]
         return [*self.findings, *silent]
+
+
+def denied(error: Ec2Error, name: str) -> list[Finding]:
+    """The finding for a read that EC2 refused. `name`: what was to be read."""
+    purpose = permissions.PURPOSES.get(error.action, name)
+    return judge_cloud.permissions([Refusal(f"ec2:{error.action}", "*", purpose)])
 
 
 def _answer(name: str, task: Task, answers: queue.SimpleQueue[tuple[str, Any]]) -> None:

@@ -306,11 +306,12 @@ class Agent:
                 next_sign = now + period
 
     def _identify_again(self) -> None:
-        """A peer whose instance is not known, or a holder that is none of the peers: one may have been replaced."""
+        """A peer whose instance is not known, or gone, or a holder that is none of the peers: one may be new."""
         turns = [c.last for c in self.convergers.values() if c.last is not None]
         strange = any(r.code is Code.HELD_BY_STRANGER for turn in turns for r in turn.plan.reasons)
         unresolved = any(place.unresolved for place in self.node.places.values())
-        if not (strange or unresolved) or boottime() - self._identified_at < IDENTIFY_S:
+        gone = any(turn.situation.gone() for turn in turns)
+        if not (strange or unresolved or gone) or boottime() - self._identified_at < IDENTIFY_S:
             return
         self._identified_at = boottime()
         try:

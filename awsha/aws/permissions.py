@@ -110,7 +110,7 @@ def document(scope: Scope) -> Document:
             _statement("AwshaTellRelease", ("CreateTags", "DeleteTags"), volumes, _only_tag(RELEASING_TAG)),
         ]
     for number, tags in enumerate(scope.tagged, 1):
-        marked = {"StringEquals": {f"aws:ResourceTag/{key}": value for key, value in tags}}
+        marked = {"StringEquals": {f"aws:ResourceTag/{key}": _literal(value) for key, value in tags}}
         every = scope.arns("volume", ["*"])
         statements += [
             _statement(f"AwshaTaggedVolume{number}", ATTACH, every, marked),
@@ -142,6 +142,14 @@ def _statement(sid: str, actions: Iterable[str], resources: list[str], condition
         "Resource": resources,
         **({"Condition": condition} if condition else {}),
     }
+
+
+def _literal(value: str) -> str:
+    """A condition's value that means itself: `${` would begin a policy variable (IAM user guide, "Variables and tags").
+
+    `*` and `?` mean themselves to StringEquals, and what is not a value (a tag's name) takes no variables.
+    """
+    return value.replace("$", "${$}")
 
 
 def _only_tag(key: str) -> Document:

@@ -1,4 +1,8 @@
-"""The policy for tools that declare infrastructure: a CloudFormation template, a Terraform file."""
+"""The policy for tools that declare infrastructure: a CloudFormation template, a Terraform file.
+
+Each tool reads a language of its own in texts. What is ours in it (partition and account) stays as it is; a tag may be
+called anything, and must come out as it is called. `document` leaves no `${` in a tag's value but for IAM's `${$}`.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +13,12 @@ from dataclasses import replace
 from typing import Any
 
 from awsha.aws.permissions import Scope, document
+from awsha.core.errors import AwshaError
 
 DESCRIPTION = "What awsha needs, and nothing else; made by awsha iam-policy"
+_DYNAMIC = "{{resolve:"  # CloudFormation replaces a dynamic reference in every text, and knows no way to write it
+_STACKS = re.compile(r"\$\{(AWS::\w+|AwshaPolicy)\}")
+_PROVIDERS = re.compile(r"(\$\{data\.aws_[a-z_.]+\})")
 
 
 def as_json(scope: Scope) -> str:
@@ -19,7 +27,15 @@ def as_json(scope: Scope) -> str:
 
 
 def as_cloudformation(scope: Scope) -> str:
-    """A template with one AWS::IAM::ManagedPolicy. Partition and account are the stack's."""
+    """A template with one AWS::IAM::ManagedPolicy. Partition and account are the stack's.
+
+    Raises AwshaError for a tag that CloudFormation cannot carry.
+    """
+    if any(_DYNAMIC in word for tags in scope.tagged for pair in tags for word in pair):
+        raise AwshaError(
+            f"a tag of a volume has `{_DYNAMIC}` in it, which CloudFormation would replace",
+            hint="awsha iam-policy prints it as JSON; or name the volume by its id",
+        )
     symbolic = replace(scope, partition="${AWS::Partition}", account="${AWS::AccountId}")
     template = {
         "AWSTemplateFormatVersion": "2010-09-09",
@@ -36,12 +52,12 @@ def as_cloudformation(scope: Scope) -> str:
 
 
 def _yaml(value: Any, depth: int) -> Iterator[str]:  # noqa: ANN401 - mappings, lists and texts
-    """Block YAML. Texts are double-quoted, which JSON's are too; with a variable in them they are for Fn::Sub."""
+    """Block YAML. Texts are double-quoted; with a variable of the stack in them they are for Fn::Sub."""
     pad = "  " * depth
     items = value.items() if isinstance(value, dict) else [("-", item) for item in value]
     for key, item in items:
-        plain = key.isalnum() and key != "Null"  # IAM's operator, which is YAML's null
-        name = key if key == "-" else f"{key}:" if plain else f"{json.dumps(key)}:"
+        plain = key.isascii() and key.isalnum() and key != "Null"  # IAM's operator, which is YAML's null
+        name = key if key == "-" else f"{key}:" if plain else f"{_quoted(key)}:"
         if isinstance(item, dict) and key == "-":
             first, *rest = _yaml(item, depth + 1)
             yield f"{pad}- {first.lstrip()}"
@@ -54,54 +70,64 @@ def _yaml(value: Any, depth: int) -> Iterator[str]:  # noqa: ANN401 - mappings, 
 
 
 def _scalar(text: str) -> str:
-    if alone := re.fullmatch(r"\$\{(\w+)\}", text):
+    if alone := _STACKS.fullmatch(text):
         return f"!Ref {alone[1]}"
-    return f"!Sub {json.dumps(text)}" if "${" in text else json.dumps(text)
+    return f"!Sub {_quoted(text)}" if _STACKS.search(text) else _quoted(text)
+
+
+def _quoted(text: str) -> str:
+    """A double-quoted text, as YAML and HCL both read it."""
+    return f'"{"".join(_character(c) for c in text)}"'
+
+
+def _character(c: str) -> str:
+    if " " <= c <= "~":
+        return f"\\{c}" if c in '"\\' else c
+    return f"\\u{ord(c):04x}" if ord(c) <= 0xFFFF else f"\\U{ord(c):08x}"
 
 
 def as_terraform(scope: Scope) -> str:
-    """A policy document and a policy. Partition and account are the provider's."""
+    """A policy. Partition and account are the provider's.
+
+    Not by the data source aws_iam_policy_document: that one turns each `&{` into `${`, and a tag may have it.
+    """
     symbolic = replace(
         scope,
         partition="${data.aws_partition.current.partition}",
         account="${data.aws_caller_identity.current.account_id}",
     )
+    # JSON is an expression of HCL, but for what its texts may hold.
+    policy = re.sub(r'("(?:\\.|[^"\\])*")(:?)', _hcl, json.dumps(document(symbolic), indent=2))
+    policy_lines = policy.replace("\n", "\n  ")
     lines = [
         f"# {DESCRIPTION}",
         'data "aws_partition" "current" {}',
         'data "aws_caller_identity" "current" {}',
         "",
-        'data "aws_iam_policy_document" "awsha" {',
-    ]
-    for statement in document(symbolic)["Statement"]:
-        lines += _terraform_statement(statement)
-    lines += [
-        "}",
-        "",
         'resource "aws_iam_policy" "awsha" {',
         '  name_prefix = "awsha-"',
         f'  description = "{DESCRIPTION}"',
-        "  policy      = data.aws_iam_policy_document.awsha.json",
+        f"  policy = jsonencode({policy_lines})",
         "}",
     ]
     return "\n".join(lines)
 
 
-def _terraform_statement(statement: dict[str, Any]) -> Iterator[str]:
-    yield "  statement {"
-    yield f'    sid = "{statement["Sid"]}"'
-    for name, values in (("actions", statement["Action"]), ("resources", statement["Resource"])):
-        yield f"    {name} = ["
-        yield from (f"      {json.dumps(value)}," for value in values)
-        yield "    ]"
-    for test, operands in statement.get("Condition", {}).items():
-        for variable, values in operands.items():
-            yield "    condition {"
-            yield f'      test     = "{test}"'
-            yield f"      variable = {json.dumps(variable)}"
-            yield f"      values   = {json.dumps(values if isinstance(values, list) else [values])}"
-            yield "    }"
-    yield "  }"
+def _hcl(found: re.Match[str]) -> str:
+    """A text of JSON as HCL writes it. In a name nothing is the provider's."""
+    text, colon = json.loads(found[1]), found[2]
+    parts = [text] if colon else _PROVIDERS.split(text)  # every second one is the provider's
+    return f'"{"".join(part if place % 2 else _plain(part) for place, part in enumerate(parts))}"{colon}'
+
+
+def _plain(text: str) -> str:
+    """The inside of a quoted text in which nothing is a template: `$${`, `%%{`; in a run of signs the last one counts
+    for that, and those in front are written as numbers."""
+    return re.sub(
+        r"([$%]+)(?=\{)",
+        lambda run: "".join(f"\\u{ord(c):04x}" for c in run[1][:-1]) + run[1][-1] * 2,
+        _quoted(text)[1:-1],
+    )
 
 
 FORMATS = {"json": as_json, "cloudformation": as_cloudformation, "terraform": as_terraform}

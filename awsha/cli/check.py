@@ -33,7 +33,7 @@ def check(config: Path, as_json: bool) -> int:
 
 def _progress() -> Progress:
     """One line on a terminal, which is gone at the end; nothing elsewhere."""
-    if not sys.stderr.isatty():
+    if sys.stderr is None or not sys.stderr.isatty():
         return lambda _done, _total, _name: None
 
     def show(done: int, total: int, name: str) -> None:

@@ -12,7 +12,7 @@ import click
 
 from awsha.config.files import write_atomic
 from awsha.config.init import Wish, compose
-from awsha.config.paths import run_dir
+from awsha.config.paths import CONFIG, run_dir
 from awsha.core.policy import Fence, Policy
 
 
@@ -44,7 +44,7 @@ from awsha.core.policy import Fence, Policy
     "--output",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Write this file instead of the one that --config names.",
+    help="Write this file instead of the one that --config names; directories that are missing are made.",
 )
 @click.option("--force", is_flag=True, help="Replace the file when it exists.")
 @click.pass_obj
@@ -53,7 +53,7 @@ def init(config_path: Path, /, output: Path | None, force: bool, **wish: Any) ->
     target = output or config_path
     text = compose(Wish(**wish), str(target))
     write_atomic(target, text, 0o600, replace=force)
-    option = "" if target == Path("/etc/awsha/awsha.toml") else f" --config {target}"
+    option = "" if target == Path(CONFIG) else f" --config {target}"
     click.echo(f"wrote {target}")
     click.echo(f"next: awsha{option} config show; awsha{option} keepalived --all -o DIR; the same file on every node")
 
@@ -141,18 +141,18 @@ def keepalived(config_path: Path, node: str | None, everyone: bool, output: Path
 
     policy = read(config_path).policy
     if node:
-        click.echo(_render(policy, [node])[node], nl=False)
+        click.echo(_render(policy, [node], config_path)[node], nl=False)
         return
     assert output is not None  # noqa: S101
-    for name, text in _render(policy, [item.name for item in policy.nodes]).items():
+    for name, text in _render(policy, [item.name for item in policy.nodes], config_path).items():
         target = output / name / "keepalived.conf"
         write_atomic(target, text, 0o644)
         click.echo(f"wrote {target}")
 
 
-def _render(policy: Policy, names: list[str]) -> dict[str, str]:
+def _render(policy: Policy, names: list[str], config_path: Path) -> dict[str, str]:
     from awsha.config.keepalived import find_node, render
-    from awsha.config.machine import interfaces, running_command, script_refused
+    from awsha.config.machine import configuration, interfaces, running_command, script_refused
 
     for name in names:
         find_node(policy, name)
@@ -163,10 +163,16 @@ def _render(policy: Policy, names: list[str]) -> dict[str, str]:
         _warn(f"{command} is not there, and keepalived would run nothing", "install awsha there, or correct `command`")
     if refused:
         _warn(f"keepalived will not run {command}: {refused}", "install awsha where only root can write")
-    texts = {}
+    # On a node it is where it is; somebody who makes the files elsewhere has a copy of it.
+    on_node, texts = (
+        CONFIG if all(place.assumed for place in places.values()) else configuration(config_path),
+        {},
+    )
     for name in names:
         place = places[name]
-        texts[name] = render(policy, name, command=command, interface=place, run_dir=run_dir(os.environ))
+        texts[name] = render(
+            policy, name, command=command, interface=place, run_dir=run_dir(os.environ), config=on_node
+        )
         if place.assumed and any(group.interface is None for group in policy.groups):
             _warn(
                 f"node {name}'s interface is assumed to be {place.name}",

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import io
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
 from awsha import __version__
-from awsha.core.errors import AwshaError
+from awsha.config import paths
+from awsha.core.errors import EX_IOERR, AwshaError
 
 # command -> (module, attribute, one line of help). The help is here so that `awsha --help` imports nothing else.
 COMMANDS = {
@@ -86,7 +90,7 @@ def _set_config(ctx: click.Context, _: click.Parameter, value: Path | None) -> N
     "config_path",
     type=click.Path(path_type=Path),
     envvar="AWSHA_CONFIG",
-    default=Path("/etc/awsha/awsha.toml"),
+    default=Path(paths.CONFIG),
     show_default=True,
     help="The one awsha.toml, the same on every node.",
 )
@@ -94,28 +98,80 @@ def _set_config(ctx: click.Context, _: click.Parameter, value: Path | None) -> N
 @click.pass_context
 def cli(ctx: click.Context, config_path: Path) -> None:
     """High availability on AWS for one address, one disk and one service, behind keepalived."""
+    for directory in (paths.run_dir, paths.state_dir, paths.hooks_dir):
+        directory(os.environ)
     ctx.obj = config_path
 
 
+class _Output(io.FileIO):
+    """Standard output that remembers why it could not be written: a failed flush leaves no trace of whose it was."""
+
+    failed: OSError | None = None
+
+    def write(self, data: Any, /) -> int:  # noqa: ANN401 - bytes of any kind
+        """As FileIO.write."""
+        try:
+            return super().write(data) or 0
+        except OSError as error:
+            self.failed = error
+            raise
+
+
 def main() -> int:
-    """Run the command line; every failure becomes a message with a hint and an exit code."""
+    """Run the command line; every failure becomes a message with a hint and an exit code, also that of its output."""
+    output = _watched()
+    try:
+        code = _run()
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError as error:
+        code = 1
+        if output is None or output.failed is None:
+            where = f"{error.filename}: " if error.filename else ""
+            _complain(f"awsha: {where}{error.strerror or error}")
+    except SystemExit as left:  # how rich ends when nobody reads
+        code = left.code if isinstance(left.code, int) else 1
+    if output is None or output.failed is None:
+        return code
+    os.dup2(os.open(os.devnull, os.O_WRONLY), output.fileno())  # what is left in buffers must not fail again at the end
+    if isinstance(output.failed, BrokenPipeError):
+        return 141  # as by SIGPIPE
+    _complain(
+        f"awsha: its output could not be written: {output.failed.strerror}\n  hint: what was written is incomplete"
+    )
+    return EX_IOERR
+
+
+def _watched() -> _Output | None:
+    """Put standard output behind an _Output; None where it is closed, or a test has put something in its place."""
+    plain = sys.stdout
+    if plain is not sys.__stdout__ or plain is None:
+        return None
+    plain.flush()
+    output = _Output(plain.fileno(), "w", closefd=False)
+    sys.stdout = io.TextIOWrapper(
+        io.BufferedWriter(output), plain.encoding, plain.errors, line_buffering=plain.line_buffering
+    )
+    return output
+
+
+def _run() -> int:
     try:
         result = cli.main(prog_name="awsha", standalone_mode=False)
     except AwshaError as error:
-        click.echo(f"awsha: {error.message}", err=True)
-        if error.hint:
-            click.echo(f"  hint: {error.hint}", err=True)
+        _complain(f"awsha: {error.message}" + (f"\n  hint: {error.hint}" if error.hint else ""))
         return error.exit_code
     except click.ClickException as error:
-        error.show()
+        with contextlib.suppress(OSError):
+            error.show()
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
-        click.echo("awsha: interrupted", err=True)
+        _complain("awsha: interrupted")
         return 130
-    except OSError as error:
-        if not isinstance(error, BrokenPipeError):
-            click.echo(f"awsha: {error}", err=True)
-            return 1
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
     return result if isinstance(result, int) else 0
+
+
+def _complain(text: str) -> None:
+    """To standard error, if that can be written."""
+    with contextlib.suppress(OSError):
+        click.echo(text, err=True)

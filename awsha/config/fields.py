@@ -269,7 +269,7 @@ def mount_options(value: object, _: object = None) -> str:
             f"has white space in it: {shown(options)}", 'separate options by commas only: "noatime,nodev"'
         )
     for option in options.split(","):
-        if option in REFUSED_OPTIONS:
+        if option.partition("=")[0] in REFUSED_OPTIONS:
             raise InvalidValueError(
                 f"has `{option}`, but a master mounts the device itself, read-write", f"take `{option}` out"
             )

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from awsha.config import fields
-from awsha.config.paths import RUN_DIR, health_file
+from awsha.config.paths import CONFIG, RUN_DIR, health_file
 from awsha.config.problems import InvalidValueError, did_you_mean
 from awsha.core.errors import EX_CONFIG, AwshaError
 from awsha.core.policy import Group, Node, Policy, priority
@@ -112,17 +112,23 @@ def render(
     command: str,
     interface: Interface | str = ASSUMED,
     run_dir: PurePosixPath = RUN_DIR,
+    config: PurePosixPath = CONFIG,
     startup_delay_s: float | None = None,
 ) -> str:
     """The keepalived.conf of one node, as text.
 
-    `command` is the absolute path of awsha for the notify lines. `interface` is used by groups that name none.
+    `command` is the absolute path of awsha for the notify lines, which name `config` when it is not where awsha looks
+    by itself: keepalived's scripts have no environment of an operator's. `interface` is used by groups that name none.
     `startup_delay_s` is by default what `startup_delay` says. Raises AwshaError (exit 78) for an unknown node, or a
-    command or directory that keepalived's syntax cannot carry.
+    command, directory or awsha.toml that keepalived's syntax cannot carry.
     """
     node = find_node(policy, node_name)
     _plain(command, "the command for keepalived", 'write command = "/usr/bin/awsha" in awsha.toml')
     _plain(str(run_dir), "the runtime directory", "choose another AWSHA_RUN_DIR")
+    if config != CONFIG:
+        hint = f"keep it at {CONFIG}, or at another absolute path of letters, digits, `_ . + - /`"
+        _plain(str(config), "the path of awsha.toml for keepalived", hint)
+        command = f"{command} --config {config}"
     place = Interface(interface) if isinstance(interface, str) else interface
     delay = startup_delay(policy) if startup_delay_s is None else startup_delay_s
     directories = f"{run_dir} {run_dir / 'health'}"

@@ -10,7 +10,7 @@ import shutil
 import stat
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from awsha.config.keepalived import Interface
 from awsha.core.errors import EX_CONFIG, AwshaError
@@ -65,6 +65,11 @@ def running_command(environ: Mapping[str, str] = os.environ) -> str:
         hint='write command = "/usr/bin/awsha" at the top of awsha.toml',
         exit_code=EX_CONFIG,
     )
+
+
+def configuration(path: Path) -> PurePosixPath:
+    """The path of awsha.toml as a program in another directory must be told it."""
+    return PurePosixPath(os.path.abspath(path))  # noqa: PTH100 - without `..`, and links as they are
 
 
 def script_refused(command: str) -> str | None:

@@ -6,70 +6,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
 
+from awsha.core.codes import Code, Severity
 
-class Severity(StrEnum):
-    """How bad it is. All three end `awsha check` with 1: what could not be read is not in order."""
-
-    ERROR = "error"  # a failover fails, or harms data
-    WARNING = "warning"  # a failover works, but something works against it
-    UNKNOWN = "unknown"  # a question without an answer
-
-
-class Code(StrEnum):
-    """The kinds of findings, in the order in which they are shown."""
-
-    CONFIG = "config"
-    NOT_A_NODE = "not-a-node"
-    REGION = "region"
-    NO_ANSWER = "no-answer"
-    METADATA = "metadata"
-    METADATA_OFF = "metadata-off"
-    METADATA_HOP_LIMIT = "metadata-hop-limit"
-    CLOCK = "clock"
-    PERMISSION = "permission"
-    INSTANCE_UNKNOWN = "instance-unknown"
-    INSTANCE_MISMATCH = "instance-mismatch"
-    INSTANCE_STATE = "instance-state"
-    ZONE = "zone"
-    SUBNET = "subnet"
-    VIP_SUBNET = "vip-subnet"
-    VIP_PRIMARY = "vip-primary"
-    VIP_STRANGER = "vip-stranger"
-    ADDRESS_QUOTA = "address-quota"
-    VRRP_BLOCKED = "vrrp-blocked"
-    ICMP_BLOCKED = "icmp-blocked"
-    VOLUME_UNKNOWN = "volume-unknown"
-    VOLUME_STATE = "volume-state"
-    VOLUME_STRANGER = "volume-stranger"
-    VOLUME_TYPE = "volume-type"
-    MULTI_ATTACH = "multi-attach"
-    VOLUME_KEY = "volume-key"
-    DELETE_ON_TERMINATION = "delete-on-termination"
-    MOUNT_POINT = "mount-point"
-    MOUNT_POINT_TAKEN = "mount-point-taken"
-    MOUNT_POINT_NOT_EMPTY = "mount-point-not-empty"
-    FSTAB = "fstab"
-    TOOL_MISSING = "tool-missing"
-    UNIT_MISSING = "unit-missing"
-    UNIT_ENABLED = "unit-enabled"
-    PROGRAM_MISSING = "program-missing"
-    HOOK_UNSAFE = "hook-unsafe"
-    HOOK_IGNORED = "hook-ignored"
-    NET_UTILS = "net-utils"
-    VIP_IN_NETWORK_CONFIG = "vip-in-network-config"
-    KEEPALIVED_MISSING = "keepalived-missing"
-    KEEPALIVED_VERSION = "keepalived-version"
-    KEEPALIVED_CONFIG = "keepalived-config"
-    KEEPALIVED_REFUSES = "keepalived-refuses"
-    KEEPALIVED_DOWN = "keepalived-down"
-    SCRIPT_SECURITY = "script-security"
-    AGENT_DOWN = "agent-down"
-    AGENT_OUTDATED = "agent-outdated"
-    PEER_UNPUBLISHED = "peer-unpublished"
-    PEER_CONFIG = "peer-config"
-    PEER_VERSION = "peer-version"
+__all__ = ["CATALOGUE", "Code", "Entry", "Severity", "reference"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,6 +153,12 @@ CATALOGUE: dict[Code, Entry] = {
         "the group never becomes master",
         "compare id or tags in awsha.toml with `aws ec2 describe-volumes`",
     ),
+    Code.VOLUME_ARN: Entry(
+        _ERROR,
+        "a volume is named by the ARN of another partition, region or account than this instance is in",
+        "only the id in it is used: another volume was meant than the one with this id here, if there is one",
+        "write the ARN, or the id, that `aws ec2 describe-volumes` shows on a node",
+    ),
     Code.VOLUME_STATE: Entry(
         _ERROR, "a volume is neither available nor in use", "it cannot be attached", "aws ec2 describe-volumes"
     ),
@@ -271,6 +217,19 @@ CATALOGUE: dict[Code, Entry] = {
         "at boot systemd waits for a disk that the peer holds, or mounts it behind awsha's back",
         "take the line out of /etc/fstab, or add noauto to its options; systemctl daemon-reload",
     ),
+    Code.FILE_SYSTEM: Entry(
+        _ERROR,
+        "a volume that is attached here carries another file system than awsha.toml says, or none, or one that this "
+        "kernel does not know",
+        "a takeover would not mount it",
+        "compare fstype in awsha.toml with `blkid DEVICE`, or leave fstype out: it is read from the device",
+    ),
+    Code.MOUNT_OPTIONS: Entry(
+        _ERROR,
+        "the kernel does not take one of the mount options for this type of file system",
+        "the mount of a takeover fails",
+        "correct options in awsha.toml; mount(8), and the file system's own page, like ext4(5)",
+    ),
     Code.TOOL_MISSING: Entry(
         _ERROR,
         "a program that a takeover runs is not installed",
@@ -278,13 +237,22 @@ CATALOGUE: dict[Code, Entry] = {
         "install the package",
     ),
     Code.UNIT_MISSING: Entry(
-        _ERROR, "the application's unit does not exist, or is masked", "it cannot be started", "install or unmask it"
+        _ERROR,
+        "the application's unit does not exist, is masked or broken, or exists only while it runs",
+        "it cannot be started",
+        "install, unmask or mend it",
     ),
     Code.UNIT_ENABLED: Entry(
         _ERROR,
-        "the application's unit is enabled at boot",
+        "the application's unit is enabled at boot, or one that starts it is (a socket, a timer, a path)",
         "systemd starts it on a node that does not hold the volume",
         "systemctl disable UNIT (awsha starts and stops it)",
+    ),
+    Code.UNIT_RUNTIME: Entry(
+        _WARNING,
+        "the application's unit is enabled or linked below /run, for this boot only",
+        "until the next boot systemd may start it by itself; or after it the unit is not there any more",
+        "find out who did that: systemctl disable --runtime UNIT",
     ),
     Code.PROGRAM_MISSING: Entry(
         _ERROR,

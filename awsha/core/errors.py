@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+EX_IOERR = 74  # sysexits.h: what it had to say could not be written
 EX_CONFIG = 78  # sysexits.h: the configuration is wrong; nothing was touched
 EX_TEMPFAIL = 75  # sysexits.h: not finished, safe to run again
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from itertools import permutations
 
 from awsha.core.cloudfacts import Cloud, Ebs, Instance, Interface, Refusal, Rule, SecurityGroup
@@ -242,6 +243,28 @@ def _volume(ebs: Ebs, names: Mapping[str, str], complete: bool) -> Iterator[Find
                 f"aws ec2 modify-instance-attribute --instance-id {held.instance_id} --block-device-mappings "
                 f'\'[{{"DeviceName": "{held.device}", "Ebs": {{"DeleteOnTermination": false}}}}]\'',
             )
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where an instance is. "" is not known."""
+
+    partition: str = ""
+    region: str = ""
+    account: str = ""
+
+
+def arns(written: list[str], here: Place) -> Iterator[Finding]:
+    """Volumes that are named by the ARN of a place where this instance is not."""
+    for arn in written:
+        _, partition, _, region, account, resource = arn.split(":", 5)
+        meant = Place(partition, region, "" if account == "*" else account)
+        for part in ("partition", "region", "account"):
+            there, own = getattr(meant, part), getattr(here, part)
+            if there and own and there != own:
+                what = f"{arn} is in {part} {there}, this instance is in {own}"
+                yield Finding(Code.VOLUME_ARN, what, resource.removeprefix("volume/"))
+                break
 
 
 def permissions(refusals: list[Refusal]) -> list[Finding]:

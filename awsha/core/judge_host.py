@@ -6,17 +6,28 @@ An Unknown part gives no finding here: whoever read it has reported that (`no-an
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from awsha.core.findings import Code, Finding
 from awsha.core.model import Unknown
-from awsha.core.policy import Group
+from awsha.core.policy import Group, Volume
 
 CLOCK_S = 5.0  # a peer's releasing tag is judged by its age; a handover takes seconds
 DATE_S = 1.0  # an HTTP date has whole seconds
 OLDEST_KEEPALIVED = (2, 2)
-BOOT_STATES = frozenset({"enabled", "enabled-runtime"})  # systemctl(1), is-enabled
-NO_UNIT = frozenset({"not-found", "masked", "masked-runtime", "bad"})
+# systemctl(1), is-enabled. "disabled", "static", "indirect" (another unit is named in its Also=) and "linked" do not
+# start a unit at boot; "generated" does when the generator has also made a link that wants it.
+NO_UNIT: Mapping[str, str] = {
+    "not-found": "install {unit} on this node",
+    "masked": "systemctl unmask {unit}",
+    "masked-runtime": "systemctl unmask --runtime {unit}",
+    "bad": "systemd-analyze verify {unit}",
+    "transient": "write a unit file: systemctl edit --full --force {unit}",
+}
+UNIT_STATES = frozenset(
+    {*NO_UNIT, "enabled", "enabled-runtime", "linked", "linked-runtime", "alias", "static", "indirect", "disabled"}
+    | {"generated"}
+)
 BASE_TOOLS = ("mount", "umount", "blkid")
 FS_TOOLS = {
     "ext2": ("e2fsck",), "ext3": ("e2fsck",), "ext4": ("e2fsck",),
@@ -55,6 +66,36 @@ class Keepalived:
     wanted: str | None
     refused: str = ""  # what its own test says
     running: bool = True
+    unread: str = ""  # why a file that is there could not be read
+    awsha: str = "awsha"  # what to type before the command's name
+
+
+@dataclass(frozen=True, slots=True)
+class UnitFile:
+    """The application's unit. `state` by is-enabled, of the unit itself: where awsha.toml has an alias, of `real`.
+
+    `links`: what wants it below /run, where generators and people put such links. `started_by`: the socket, the timer
+    and the path unit of the same name, those that are enabled at boot.
+    """
+
+    state: str
+    real: str = ""
+    links: tuple[str, ...] = ()
+    started_by: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class FileSystem:
+    """A volume's file system. `device`: its path, "" when it is not attached here; then nothing is `found` on it.
+
+    `known`: whether this kernel has the type. `refused`: mount options that it does not take, with the reason.
+    """
+
+    volume: Volume
+    device: str = ""
+    found: str | None = None
+    known: bool = True
+    refused: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +179,27 @@ def tools(missing: Mapping[str, str] | Unknown) -> Iterator[Finding]:
         yield Finding(Code.TOOL_MISSING, f"there is no program {tool}", tool, f"install {package or tool}")
 
 
+def file_system(facts: FileSystem | Unknown) -> Iterator[Finding]:
+    """What is on a volume against what awsha.toml says, and the options that the mount would be refused with."""
+    if isinstance(facts, Unknown):
+        return
+    volume, name = facts.volume, facts.volume.id or facts.volume.mount
+    fstype = volume.fstype or facts.found
+    if facts.device and facts.found is None:
+        hint = f"if it is meant to be empty: mkfs.{fstype or 'ext4'} {facts.device}"
+        yield Finding(Code.FILE_SYSTEM, f"{facts.device} ({name}) carries no file system", name, hint)
+    elif facts.device and volume.fstype and facts.found != volume.fstype:
+        what = f"{facts.device} ({name}) carries {facts.found}, awsha.toml says {volume.fstype}"
+        yield Finding(Code.FILE_SYSTEM, what, name, f'write fstype = "{facts.found}" into awsha.toml, or leave it out')
+    if not facts.known:
+        what = f"this kernel has no file system {fstype}, which {name} is to be mounted as"
+        hint = f"modprobe {fstype}; install the kernel's modules, or correct fstype in awsha.toml"
+        yield Finding(Code.FILE_SYSTEM, what, name, hint)
+    for option, reason in facts.refused.items():
+        what = f"{fstype} of {volume.mount} does not take the mount option {option}: {reason}"
+        yield Finding(Code.MOUNT_OPTIONS, what, volume.mount)
+
+
 def hooks(files: tuple[HookFile, ...] | Unknown) -> Iterator[Finding]:
     """Hooks that would be refused, and files that are none."""
     if isinstance(files, Unknown):
@@ -149,19 +211,41 @@ def hooks(files: tuple[HookFile, ...] | Unknown) -> Iterator[Finding]:
             yield Finding(Code.HOOK_IGNORED, f"{file.path} is never run: {file.ignored}", file.path)
 
 
-def application(group: Group, unit_state: str | Unknown | None, missing: tuple[str, ...]) -> Iterator[Finding]:
-    """The unit by `systemctl is-enabled`, or the programs that cannot be run."""
-    unit = group.application.unit if group.application else None
-    if unit and isinstance(unit_state, str):
-        if unit_state in NO_UNIT:
-            hint = f"systemctl unmask {unit}" if unit_state.startswith("masked") else f"install {unit} on this node"
-            yield Finding(Code.UNIT_MISSING, f"{unit} of group {group.name} is {unit_state}", unit, hint)
-        elif unit_state in BOOT_STATES:
-            what = f"{unit} of group {group.name} is {unit_state} at boot"
-            yield Finding(Code.UNIT_ENABLED, what, unit, f"systemctl disable {unit} (awsha starts and stops it)")
+def application(group: Group, unit: UnitFile | Unknown | None, missing: tuple[str, ...]) -> Iterator[Finding]:
+    """The unit, or the programs that cannot be run."""
+    if group.application and group.application.unit and isinstance(unit, UnitFile):
+        yield from _unit(group.name, group.application.unit, unit)
     for program in missing:
         what = f"{program} of group {group.name} is not there, or can't be run"
         yield Finding(Code.PROGRAM_MISSING, what, program)
+
+
+def _unit(group: str, named: str, unit: UnitFile) -> Iterator[Finding]:
+    """What matters is that awsha alone starts it, now and after a boot."""
+    name = unit.real or named
+    what = f"{name} of group {group}" + (f" (by its alias {named})" if unit.real else "") + f" is {unit.state}"
+    links = f" ({', '.join(unit.links)})" if unit.links else ""
+    if unit.state in NO_UNIT:
+        yield Finding(Code.UNIT_MISSING, what, named, NO_UNIT[unit.state].format(unit=name))
+    elif unit.state == "enabled":
+        hint = f"systemctl disable {name} (awsha starts and stops it)"
+        # the alias may be a link of the same [Install] section, and go with it
+        more = f'; write unit = "{name}" into awsha.toml, the alias may go with it' if unit.real else ""
+        yield Finding(Code.UNIT_ENABLED, f"{what} at boot", named, hint + more)
+    elif unit.state == "generated" and unit.links:
+        hint = "switch it off in the file that its generator reads (systemctl cat shows it), like /etc/fstab by noauto"
+        yield Finding(Code.UNIT_ENABLED, f"{what} at boot, and wanted{links}", named, hint)
+    elif unit.state in ("enabled-runtime", "linked-runtime"):
+        generated = any("/generator" in link for link in unit.links)
+        hint = "switch it off where its generator reads that" if generated else f"systemctl disable --runtime {name}"
+        if unit.state == "linked-runtime":
+            hint = (
+                f"systemctl disable --runtime {name}; systemctl link, or a file in /etc/systemd/system, outlives a boot"
+            )
+        yield Finding(Code.UNIT_RUNTIME, what + links, named, hint)
+    for other in unit.started_by:
+        what = f"{other}, which starts {name} of group {group}, is enabled at boot"
+        yield Finding(Code.UNIT_ENABLED, what, other, f"systemctl disable --now {other}")
 
 
 def net_utils(interface: str, manages: bool | Unknown) -> Iterator[Finding]:
@@ -193,18 +277,18 @@ def keepalived(node: str, found: Keepalived | Unknown) -> Iterator[Finding]:
         text = ".".join(str(part) for part in found.version)
         yield Finding(Code.KEEPALIVED_VERSION, f"keepalived is {text}", "keepalived")
     path = "/etc/keepalived/keepalived.conf"
-    if found.config is None:
-        yield Finding(Code.KEEPALIVED_CONFIG, f"there is no {path}", path, _generate(node))
+    generate = f"{found.awsha} keepalived --node {node} > {path}; systemctl reload keepalived"
+    if found.config is None and found.unread:
+        what, hint = f"{path} cannot be read: {found.unread}", f"ls -ld {path}; move it away, then {generate}"
+        yield Finding(Code.KEEPALIVED_CONFIG, what, path, hint)
+    elif found.config is None:
+        yield Finding(Code.KEEPALIVED_CONFIG, f"there is no {path}", path, generate)
     elif found.wanted is not None and found.config != found.wanted:
-        yield Finding(Code.KEEPALIVED_CONFIG, _difference(path, found.config, found.wanted), path, _generate(node))
+        yield Finding(Code.KEEPALIVED_CONFIG, _difference(path, found.config, found.wanted), path, generate)
     if found.refused:
         yield Finding(Code.KEEPALIVED_REFUSES, f"keepalived --config-test: {found.refused}", path)
     if not found.running:
         yield Finding(Code.KEEPALIVED_DOWN, "no keepalived runs on this node", "keepalived")
-
-
-def _generate(node: str) -> str:
-    return f"awsha keepalived --node {node} > /etc/keepalived/keepalived.conf; systemctl reload keepalived"
 
 
 def _difference(path: str, is_now: str, wanted: str) -> str:

@@ -14,6 +14,7 @@ from awsha.core.model import (
     Holder,
     HostFacts,
     InstanceFacts,
+    InstanceState,
     Intent,
     Self,
     Unknown,
@@ -162,6 +163,16 @@ class Situation:
         """What EC2 says of an instance; None: EC2 knows no such instance (any more)."""
         instances = self.cloud.instances
         return instances if isinstance(instances, Unknown) else instances.get(instance_id)
+
+    def gone(self) -> frozenset[str]:
+        """Peers whose instance has ended for good, or is not known to EC2 any more, and holds none of the volumes: an
+        instance that has taken its place, with its address, may be asked for. Empty when that is not known."""
+        if isinstance(self.cloud.instances, Unknown) or isinstance(self.cloud.volumes, Unknown):
+            return frozenset()
+        holders = {held.instance_id for volume in self.cloud.volumes.values() for held in volume.attachments}
+        states = {name: self.cloud.instances.get(name) for name in self.me.peers if name not in holders}
+        ended = (name for name, facts in states.items() if facts is None or facts.state is InstanceState.TERMINATED)
+        return frozenset(self.me.peers[name] for name in ended)
 
     def disk(self, volume_id: str) -> DiskFacts:
         """What the kernel says of a volume."""

@@ -276,7 +276,8 @@ def _wait_for_device(draft: Draft, vid: str, mine: Attachment, device: Unknown |
             Code.DEVICE_MISSING,
             vid,
             f"EC2 says attached for {limit:g} s, and no device carries {vid}'s serial{why}",
-            f"lsblk -o NAME,SERIAL; then detach it (aws ec2 detach-volume --volume-id {vid}): awsha attaches it again",
+            f"nothing to type: a device that comes is used at once, else this node lets {vid} go, and whoever is then "
+            "master attaches it; for the cause: lsblk -o NAME,SERIAL; dmesg | tail -50",
             Scope.DISKS,
             Scope.CLOUD,
         )

@@ -2,12 +2,14 @@
 
 A program runs in a session of its own, so that a time-out ends all of its tree: SIGTERM, a short bound, SIGKILL, a
 shorter bound; what is still there then sits in an uninterruptible call (a lost disk) and is abandoned, to be reaped
-whenever it ends. Signal mask and dispositions are reset: an agent that blocks SIGTERM must not hand that down.
+whenever it ends. Signal mask and dispositions are reset: an agent that blocks SIGTERM must not hand that down; nor
+descriptors that it was started with (keepalived's), nor its umask and systemd's socket to an operator's program.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import select
 import shutil
@@ -18,6 +20,13 @@ from dataclasses import dataclass, field
 
 from awsha.core.errors import AwshaError
 from awsha.host.clock import boottime
+from awsha.host.inheritance import (
+    NOT_HANDED_DOWN,
+    OPERATORS_UMASK,
+    PRIVATE_UMASK,
+    keep_descriptors,
+    with_umask,
+)
 
 TERM_S = 2.0  # between SIGTERM and SIGKILL
 GIVE_UP_LOOK_S = 0.25
@@ -220,8 +229,11 @@ def _resolve(argv: Sequence[str], path: str) -> str:
     return found
 
 
-def _spawn(program: str, argv: Sequence[str], env: dict[str, str], data: bytes | None, inherit: bool) -> _Child:
+def _spawn(
+    program: str, argv: Sequence[str], env: dict[str, str], data: bytes | None, *, inherit: bool, umask: int | None
+) -> _Child:
     """Start it, with pipes for its output (or our stderr for both, `inherit`), and for its input when there is any."""
+    keep_descriptors()
     ours: list[int] = []
     theirs: list[int] = []
     actions: list[tuple[int, int, int] | tuple[int, int, str, int, int]] = []
@@ -243,7 +255,8 @@ def _spawn(program: str, argv: Sequence[str], env: dict[str, str], data: bytes |
             actions.append((os.POSIX_SPAWN_DUP2, writer, number))
         for fd in ours:
             os.set_blocking(fd, False)
-        pid = os.posix_spawn(
+        start = functools.partial(
+            os.posix_spawn,
             program,
             list(argv),
             env,
@@ -252,6 +265,7 @@ def _spawn(program: str, argv: Sequence[str], env: dict[str, str], data: bytes |
             setsigmask=(),
             setsigdef=signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP},
         )
+        pid = with_umask(umask, start)
     except BaseException:
         for fd in ours:
             os.close(fd)
@@ -278,13 +292,16 @@ def _start(
     inherited = {} if clean else {**os.environ, **({} if operators else {"LC_ALL": "C"})}
     environment = {**inherited, **(env or {})}
     environment["PATH"] = _path(environment)
+    umask = PRIVATE_UMASK if clean else None
     if operators:
+        umask = OPERATORS_UMASK
+        environment = {name: value for name, value in environment.items() if name not in NOT_HANDED_DOWN}
         if "=" in argv[0]:
             raise RunError(f"a program whose path contains '=' cannot be run: {argv[0]}", argv)
         argv = ["env", "--", *argv]
     program = _resolve(argv, environment["PATH"])
     try:
-        return _spawn(program, argv, environment, data, inherit)
+        return _spawn(program, argv, environment, data, inherit=inherit, umask=umask)
     except FileNotFoundError as error:
         raise ProgramMissing(f"there is no program {argv[0]}", argv) from error
     except (OSError, ValueError) as error:
@@ -305,12 +322,12 @@ def run(
 ) -> Done:
     """Run a program to its end; return within timeout_s + TERM_S + KILL_S whatever it does.
 
-    operators: argv comes from the configuration. It keeps the locale, and is started through env(1): exec of a file
-      on a lost disk hangs, and has to hang in a process that can be given up, not in this one. Exit codes 126 and 127
-      then say that it could not be run, was not found.
+    operators: argv comes from the configuration. It keeps the locale, has umask 022, and is started through env(1):
+      exec of a file on a lost disk hangs, and has to hang in a process that can be given up, not in this one. Exit
+      codes 126 and 127 then say that it could not be run, was not found.
     inherit_output: its output goes to our stderr instead of `Done`, for programs that leave a daemon behind (which
       would die of SIGPIPE, or fill a file that nobody sees).
-    clean: `env` and PATH are its whole environment.
+    clean: `env` and PATH are its whole environment; its umask is 077.
     give_up: asked every GIVE_UP_LOOK_S seconds; once it says True, the program is ended as after a time-out.
     check: raise RunError when the exit code is not 0.
     Raises RunError, ProgramMissing, RunTimeout, RunGivenUp.

@@ -6,6 +6,7 @@ machine) may do everything, and so may a node of a region without policies.
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from fnmatch import fnmatchcase
@@ -121,9 +122,18 @@ def _listed(value: Any) -> list[str]:  # noqa: ANN401 - IAM takes one text or a 
     return [value] if isinstance(value, str) else list(value)
 
 
+def meant(value: str) -> str | None:
+    """What a condition's value means: `${*}`, `${?}` and `${$}` are those signs; None where another variable is in it,
+    which has no value here (IAM user guide, "Variables and tags")."""
+    spelled = re.split(r"\$\{([^}]*)\}", value)
+    if any(name not in ("*", "?", "$") for name in spelled[1::2]):
+        return None
+    return "".join(spelled)
+
+
 _PARTS = ("Sid", "Effect", "Action", "Resource", "Condition")
 _TESTS: dict[str, Callable[[tuple[str, ...], list[str]], bool]] = {
-    "StringEquals": lambda found, wanted: any(value in wanted for value in found),
+    "StringEquals": lambda found, wanted: any(value in [meant(word) for word in wanted] for value in found),
     "ForAllValues:StringEquals": lambda found, wanted: all(value in wanted for value in found),
     "Null": lambda found, wanted: (not found) == (wanted == ["true"]),
 }

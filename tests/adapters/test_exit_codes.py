@@ -46,3 +46,32 @@ def test_status_is_unknown_where_this_host_is_no_node(tmp_path: Path):
     assert CliRunner().invoke(cli, ["init", "-o", file, *wish]).exit_code == 0
     assert run(tmp_path, "--config", file, "status") == 3
     assert run(tmp_path, "--config", file, "plan", "data", "--role", "backup") == 1
+
+
+def test_an_output_that_cannot_be_written_is_told_and_has_its_own_exit_code(tmp_path: Path):
+    """Also when the words would have come out at the very end only, where Python itself would fail with 120."""
+    environment = {**os.environ, "AWS_EC2_METADATA_DISABLED": "true", "AWSHA_CONFIG": str(tmp_path / "none.toml")}
+    for words, code in ((["check", "--json"], 74), (["--version"], 74), (["notify", "--help"], 74), (["status"], 78)):
+        argv = [sys.executable, "-m", "awsha", *words]
+        with Path("/dev/full").open("w") as full:
+            done = subprocess.run(
+                argv, cwd=ROOT, env=environment, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False
+            )
+        assert done.returncode == code, words
+        assert "could not be written" in done.stderr if code == 74 else "does not exist" in done.stderr
+        assert "Traceback" not in done.stderr
+        assert "Exception ignored" not in done.stderr
+
+
+def test_a_reader_that_has_left_and_closed_streams_are_no_defects(tmp_path: Path):
+    environment = {**os.environ, "AWS_EC2_METADATA_DISABLED": "true", "AWSHA_CONFIG": str(tmp_path / "none.toml")}
+    reader, writer = os.pipe()
+    os.close(reader)
+    argv = [sys.executable, "-m", "awsha", "check"]
+    left = subprocess.run(
+        argv, cwd=ROOT, env=environment, stdout=writer, stderr=subprocess.PIPE, timeout=60, check=False
+    )
+    os.close(writer)
+    assert (left.returncode, left.stderr) == (141, b"")
+    closed = ["sh", "-c", 'exec "$@" >&- 2>&-', "sh", *argv]
+    assert subprocess.run(closed, cwd=ROOT, env=environment, timeout=60, check=False).returncode == 1

@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 
@@ -87,6 +89,36 @@ def test_blocked_and_ignored_signals_are_not_handed_down():
     assert "SigBlk:\t0000000000000000" in status
     ignored = next(int(line[8:], 16) for line in status.splitlines() if line.startswith("SigIgn:"))
     assert ignored & 0x7FFFFFFF == 0  # 32 and 33 belong to the C library
+
+
+LOOK = "for f in /proc/self/fd/*; do echo ${f##*/}; done; umask; echo ${NOTIFY_SOCKET-none}"
+START = f"""
+import os, sys
+from awsha.host.run import run
+os.umask(0o137)
+for words in ({{}}, {{"operators": True}}, {{"clean": True}}):
+    print(run(["/bin/sh", "-c", {LOOK!r}], 10, **words).stdout.split())
+print(oct(os.umask(0)))
+"""
+
+
+def test_what_a_program_has_from_whoever_started_the_agent():
+    """keepalived's descriptors and umask come to a converge that a notify has started; systemd's socket to an agent."""
+    reader, writer = os.pipe()
+    for descriptor in (reader, writer):
+        os.set_inheritable(descriptor, True)
+    environment = {**os.environ, "NOTIFY_SOCKET": "/nowhere"}
+    with os.fdopen(reader), os.fdopen(writer):
+        done = subprocess.run(
+            [sys.executable, "-c", START],
+            env=environment, pass_fds=(reader, writer), capture_output=True, text=True, timeout=60, check=True,
+        )  # fmt: skip
+    tool, operators, hook, own = done.stdout.splitlines()
+    # 3 is the folder that sh itself has open to list it
+    assert tool == "['0', '1', '2', '3', '0137', '/nowhere']"
+    assert operators == "['0', '1', '2', '3', '0022', 'none']"
+    assert hook == "['0', '1', '2', '3', '0077', 'none']"
+    assert own == "0o137", "the agent's own stays"
 
 
 def test_a_program_of_the_configuration_that_cannot_be_run_says_so():

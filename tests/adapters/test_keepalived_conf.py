@@ -83,6 +83,12 @@ def test_accepted_by_keepalived(shape: str, namespaces: tuple[Namespace, Namespa
         assert text == render(SHAPES[shape](), node.name, command=COMMAND, interface="eth0"), "same input, same bytes"
 
 
+def test_an_awsha_toml_that_is_elsewhere_is_accepted(namespaces: tuple[Namespace, Namespace], tmp_path: Path) -> None:
+    path = tmp_path / "elsewhere.conf"
+    path.write_text(render(policy(), "a", command=COMMAND, interface="eth0", config=PurePosixPath("/srv/a+b/x.toml")))
+    assert namespaces[0].config_test(path) == (0, "")
+
+
 @pytest.mark.parametrize(
     ("old", "new"),
     [

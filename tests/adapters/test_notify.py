@@ -165,6 +165,14 @@ def test_a_run_directory_that_cannot_be_is_said(run: Path, monkeypatch: pytest.M
     assert notify.main(["master", GROUP]) == 1
 
 
+def test_a_relative_run_directory_is_refused(run: Path, monkeypatch: pytest.MonkeyPatch):
+    """keepalived starts its scripts in another directory than the agent runs in."""
+    monkeypatch.chdir(run.parent)
+    monkeypatch.setenv("AWSHA_RUN_DIR", "run")
+    assert notify.main(["master", GROUP]) == 1
+    assert not run.exists()
+
+
 @pytest.mark.usefixtures("agent")
 def test_case_10_a_stripped_environment_and_the_umask_of_keepalived(run: Path):
     argv = [sys.executable, "-m", "awsha", "notify", "master", GROUP, "INSTANCE", "data", "MASTER", "150"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import stat
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pytest
 from click.testing import CliRunner, Result
@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from awsha.cli.main import cli
 from awsha.config.files import write_atomic
 from awsha.config.init import Wish, compose
+from awsha.config.keepalived import render
 from awsha.config.load import parse, read
-from awsha.config.machine import interfaces, running_command, script_refused
+from awsha.config.machine import interfaces, kernel_addresses, running_command, script_refused
 from awsha.config.problems import ConfigError
 from awsha.config.provenance import values
 from awsha.core.errors import AwshaError
@@ -281,6 +282,40 @@ def test_an_assumed_interface_is_said_aloud(tmp_path: Path) -> None:
     result = run("--config", path, "keepalived", "--node", "a")
     assert "assumed" not in result.output
     assert "interface ens6" in result.stdout
+
+
+def test_the_notify_lines_name_an_awsha_toml_that_is_elsewhere(tmp_path: Path) -> None:
+    """On a node: there it is where it is. Somebody who makes the files on another machine has a copy of it."""
+    config = PurePosixPath("/srv/ha/awsha.toml")
+    text = render(read(ROOT / "conf" / "awsha.toml").policy, "a", command="/usr/bin/awsha", config=config)
+    assert 'notify_master "/usr/bin/awsha --config /srv/ha/awsha.toml notify master data"' in text
+    policy = read(ROOT / "conf" / "awsha.toml").policy
+    with pytest.raises(AwshaError, match=r"the path of awsha.toml"):
+        render(policy, "a", command="/x", config=PurePosixPath("/my files/awsha.toml"))
+    (tmp_path / "x").mkdir()
+    path = tmp_path / "awsha.toml"
+    here = next((address for name, address in kernel_addresses() if name != "lo"), "")
+    for own, told in (("198.18.7.10", ""), (here, f" --config {path}")):
+        if own:
+            beside = [own.rpartition(".")[0] + f".{last}" for last in (250, 251)]
+            path.write_text(compose(Wish([f"a={own}", f"b={beside[0]}"], [beside[1]]), "f"))
+            result = run("--config", path.parent / "x" / ".." / "awsha.toml", "keepalived", "--node", "a")
+            assert f"{told} notify master data" in result.stdout
+            assert (" --config " in result.stdout) == bool(told)
+
+
+@pytest.mark.parametrize("variable", ["AWSHA_RUN_DIR", "AWSHA_STATE_DIR", "AWSHA_HOOKS_DIR"])
+def test_a_relative_directory_is_refused(variable: str) -> None:
+    result = run("config", "show", env={variable: "run/awsha"})
+    assert isinstance(result.exception, AwshaError)
+    assert result.exception.exit_code == 78
+    assert f"{variable} is run/awsha, which is relative" in result.exception.message
+
+
+def test_init_makes_the_directories_of_its_file(tmp_path: Path) -> None:
+    wish = ("--node", "a=10.0.0.10", "--node", "b=10.0.0.11", "--vip", "10.0.0.100")
+    assert run("init", "-o", tmp_path / "etc" / "awsha" / "awsha.toml", *wish).exit_code == 0
+    assert (tmp_path / "etc" / "awsha" / "awsha.toml").stat().st_mode & 0o777 == 0o600
 
 
 def test_interfaces_seen_and_assumed() -> None:

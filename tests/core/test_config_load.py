@@ -168,6 +168,12 @@ REFUSED: list[tuple[str, str, str, str]] = [
     ('id = "vol-0123456789abcdef0"', "tags = {}", "group[0].volume[0].tags", "empty"),
     ('mount = "/srv/data"', 'mount = "/srv/data"\ntags = { Name = "x" }', "group[0].volume[0].tags", "beside `id`"),
     ('mount = "/srv/data"', 'mount = "/srv/data"\noptions = "noatime,ro"', "group[0].volume[0].options", "`ro`"),
+    (
+        'mount = "/srv/data"',
+        'mount = "/srv/data"\noptions = "ro=recursive"',
+        "group[0].volume[0].options",
+        "`ro=recursive`",
+    ),
     ('mount = "/srv/data"', 'mount = "/srv/data"\nfstype = "EXT 4"', "group[0].volume[0].fstype", "file system type"),
     ('unit = "postgresql.service"', 'unit = "postgresql"', "group[0].application.unit", "no suffix"),
     ('unit = "postgresql.service"', 'unit = "pg@.service"', "group[0].application.unit", "template"),

@@ -14,7 +14,17 @@ from awsha.core import judge_cloud, judge_host
 from awsha.core.catalogue import CATALOGUE, Code, reference
 from awsha.core.cloudfacts import Cloud, Ebs, Holding, Instance, Interface, Refusal, Rule, SecurityGroup
 from awsha.core.findings import Finding, ordered
-from awsha.core.judge_host import ClockReading, FstabLine, HookFile, Keepalived, MountPoint, Published
+from awsha.core.judge_host import (
+    UNIT_STATES,
+    ClockReading,
+    FileSystem,
+    FstabLine,
+    HookFile,
+    Keepalived,
+    MountPoint,
+    Published,
+    UnitFile,
+)
 from awsha.core.model import Unknown
 from awsha.core.policy import Application, Group, Node, Policy, Volume
 
@@ -174,6 +184,7 @@ def test_refusals_are_one_finding_an_action():
 
 POINT = MountPoint("/srv/data", True, True, True, False, "", ())
 GOOD = Keepalived((2, 2, 7), "x", "x")
+EXT4 = Volume("/srv/data", VOL, fstype="ext4")
 GROUP = replace(POLICY.groups[0], application=Application(unit="db.service"))
 HERE = Published("0123456789abcdef", "1.0")
 HOST: dict[str, tuple[Callable[[], Iterator[Finding]], list[Code]]] = {
@@ -202,12 +213,17 @@ HOST: dict[str, tuple[Callable[[], Iterator[Finding]], list[Code]]] = {
     "fstab of another": (lambda: judge_host.mount_points((POINT,), (FstabLine("/srv", frozenset()),)), []),
     "tools": (lambda: judge_host.tools({}), []),
     "no tool": (lambda: judge_host.tools({"e2fsck": "e2fsprogs"}), [Code.TOOL_MISSING]),
-    "unit": (lambda: judge_host.application(GROUP, "disabled", ()), []),
-    "static unit": (lambda: judge_host.application(GROUP, "static", ()), []),
-    "enabled": (lambda: judge_host.application(GROUP, "enabled", ()), [Code.UNIT_ENABLED]),
-    "masked": (lambda: judge_host.application(GROUP, "masked", ()), [Code.UNIT_MISSING]),
-    "no unit": (lambda: judge_host.application(GROUP, "not-found", ()), [Code.UNIT_MISSING]),
     "no program": (lambda: judge_host.application(GROUP, None, ("/x",)), [Code.PROGRAM_MISSING]),
+    "file system": (lambda: judge_host.file_system(FileSystem(EXT4, "/dev/nvme1n1", "ext4")), []),
+    "not attached here": (lambda: judge_host.file_system(FileSystem(EXT4)), []),
+    "another type": (lambda: judge_host.file_system(FileSystem(EXT4, "/dev/nvme1n1", "xfs")), [Code.FILE_SYSTEM]),
+    "any type": (lambda: judge_host.file_system(FileSystem(Volume("/srv/data", VOL), "/dev/nvme1n1", "xfs")), []),
+    "nothing on it": (lambda: judge_host.file_system(FileSystem(EXT4, "/dev/nvme1n1")), [Code.FILE_SYSTEM]),
+    "not in this kernel": (lambda: judge_host.file_system(FileSystem(EXT4, known=False)), [Code.FILE_SYSTEM]),
+    "options": (
+        lambda: judge_host.file_system(FileSystem(EXT4, refused={"uid=5": "no", "acl=1": "no"})),
+        [Code.MOUNT_OPTIONS] * 2,
+    ),
     "hooks": (lambda: judge_host.hooks(()), []),
     "unsafe hook": (lambda: judge_host.hooks((HookFile("/x", "it is", "chmod go-w /x"),)), [Code.HOOK_UNSAFE]),
     "no hook": (lambda: judge_host.hooks((HookFile("/x", ignored="a typo"),)), [Code.HOOK_IGNORED]),
@@ -219,6 +235,10 @@ HOST: dict[str, tuple[Callable[[], Iterator[Finding]], list[Code]]] = {
     "old": (lambda: judge_host.keepalived("a", replace(GOOD, version=(2, 1, 5))), [Code.KEEPALIVED_VERSION]),
     "other file": (lambda: judge_host.keepalived("a", replace(GOOD, config="y")), [Code.KEEPALIVED_CONFIG]),
     "no file": (lambda: judge_host.keepalived("a", replace(GOOD, config=None)), [Code.KEEPALIVED_CONFIG]),
+    "a directory": (
+        lambda: judge_host.keepalived("a", replace(GOOD, config=None, unread="it is a directory")),
+        [Code.KEEPALIVED_CONFIG],
+    ),
     "refused": (lambda: judge_host.keepalived("a", replace(GOOD, refused="no")), [Code.KEEPALIVED_REFUSES]),
     "down": (lambda: judge_host.keepalived("a", replace(GOOD, running=False)), [Code.KEEPALIVED_DOWN]),
     "awsha": (lambda: judge_host.script_security("/usr/bin/awsha", True, None), []),
@@ -243,6 +263,68 @@ HOST: dict[str, tuple[Callable[[], Iterator[Finding]], list[Code]]] = {
 def test_a_defect_of_this_host_gives_its_own_finding(name: str):
     judged, expected = HOST[name]
     assert codes(judged()) == expected
+
+
+WANTED = "/run/systemd/system/multi-user.target.wants/db.service"
+GENERATED = "/run/systemd/generator.late/multi-user.target.wants/db.service"
+# What counts is that awsha alone starts it: not systemd, now or after a boot.
+UNITS: dict[str, tuple[UnitFile, list[Code], str]] = {
+    "disabled": (UnitFile("disabled"), [], ""),
+    "static": (UnitFile("static"), [], ""),
+    "indirect": (UnitFile("indirect"), [], ""),
+    "linked": (UnitFile("linked"), [], ""),
+    "generated, and nothing wants it": (UnitFile("generated"), [], ""),
+    "generated": (UnitFile("generated", links=(GENERATED,)), [Code.UNIT_ENABLED], "systemctl cat"),
+    "enabled": (UnitFile("enabled"), [Code.UNIT_ENABLED], "systemctl disable db.service"),
+    "alias": (UnitFile("enabled", real="real.service"), [Code.UNIT_ENABLED], "systemctl disable real.service"),
+    "alias of a disabled one": (UnitFile("disabled", real="real.service"), [], ""),
+    "enabled-runtime": (UnitFile("enabled-runtime", links=(WANTED,)), [Code.UNIT_RUNTIME], "disable --runtime db"),
+    "enabled by a generator": (UnitFile("enabled-runtime", links=(GENERATED,)), [Code.UNIT_RUNTIME], "its generator"),
+    "linked-runtime": (UnitFile("linked-runtime"), [Code.UNIT_RUNTIME], "systemctl link"),
+    "masked": (UnitFile("masked"), [Code.UNIT_MISSING], "systemctl unmask db.service"),
+    "masked-runtime": (UnitFile("masked-runtime"), [Code.UNIT_MISSING], "systemctl unmask --runtime db.service"),
+    "transient": (UnitFile("transient"), [Code.UNIT_MISSING], "systemctl edit --full"),
+    "bad": (UnitFile("bad"), [Code.UNIT_MISSING], "systemd-analyze verify db.service"),
+    "not-found": (UnitFile("not-found"), [Code.UNIT_MISSING], "install db.service"),
+    "by its socket": (
+        UnitFile("static", started_by=("db.socket",)), [Code.UNIT_ENABLED], "systemctl disable --now db.socket",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", UNITS)
+def test_awsha_alone_starts_the_applications_unit(name: str):
+    unit, expected, hint = UNITS[name]
+    found = list(judge_host.application(GROUP, unit, ()))
+    assert codes(found) == expected
+    assert all(hint in finding.hint for finding in found)
+
+
+def test_every_state_of_a_unit_is_judged():
+    assert {unit.state for unit, _, _ in UNITS.values()} == UNIT_STATES - {"alias"}
+
+
+HERE_IS = judge_cloud.Place("aws", "eu-west-1", "123456789012")
+
+
+@pytest.mark.parametrize(
+    ("arn", "what"),
+    [
+        ("arn:aws:ec2:eu-west-1:123456789012:volume/vol-1", None),
+        ("arn:aws:ec2:eu-west-1:*:volume/vol-1", None),
+        (
+            "arn:aws:ec2:eu-west-1:210987654321:volume/vol-1",
+            "in account 210987654321, this",
+        ),
+        ("arn:aws:ec2:eu-west-2:123456789012:volume/vol-1", "in region eu-west-2"),
+        ("arn:aws-cn:ec2:cn-north-1:123456789012:volume/vol-1", "in partition aws-cn"),
+    ],
+)
+def test_an_arn_is_of_the_place_where_this_instance_is(arn: str, what: str | None):
+    found = list(judge_cloud.arns([arn], HERE_IS))
+    assert codes(found) == ([Code.VOLUME_ARN] if what else [])
+    assert all(what in finding.what for finding in found)
+    assert list(judge_cloud.arns([arn], judge_cloud.Place())) == [], "where this instance is, is not known"
 
 
 @pytest.mark.parametrize("judge", [judge_host.tools, judge_host.written, judge_host.clock, judge_host.hooks])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,8 +15,9 @@ from awsha.agent.grants import scope
 from awsha.aws.permissions import ADDRESS, USES, Scope, actions, document, may_fence, partition_of, probes
 from awsha.aws.policytext import as_cloudformation, as_json, as_terraform
 from awsha.config.init import Wish, compose
+from awsha.core.errors import AwshaError
 from awsha.core.policy import Fence, Group, Node, Policy
-from awsha.lab.iam import Roles, without
+from awsha.lab.iam import Roles, meant, without
 from awsha.lab.records import ACCOUNT, Ec2Error
 
 A, B, ENI, VOL = "i-0a", "i-0b", "eni-0a", "vol-01"
@@ -148,18 +150,28 @@ def test_json_is_the_document():
     assert json.loads(as_json(SCOPE)) == document(SCOPE)
 
 
-def test_cloudformation_says_the_same_with_the_stacks_account():
+def stack(text: str) -> dict[str, Any]:
+    """A template as CloudFormation reads it: Fn::Sub replaces variables where it stands, and nowhere else."""
     yaml = pytest.importorskip("yaml")
 
     class Loader(yaml.SafeLoader):  # type: ignore[misc, name-defined]
         pass
 
-    for tag in ("!Sub", "!Ref"):
-        Loader.add_constructor(tag, lambda loader, item: loader.construct_scalar(item))
-    properties = yaml.load(as_cloudformation(SCOPE), Loader)["Resources"]["AwshaPolicy"]["Properties"]
-    text = json.dumps(properties["PolicyDocument"])
-    text = text.replace("${AWS::Partition}", "aws").replace("${AWS::AccountId}", ACCOUNT)
-    assert json.loads(text) == document(SCOPE)
+    def substituted(loader: Any, item: Any) -> str:
+        known = {"AWS::Partition": "aws", "AWS::AccountId": ACCOUNT}
+        written = str(loader.construct_scalar(item))
+        return re.sub(r"\$\{([^}]*)\}", lambda found: known[found[1]], written)
+
+    Loader.add_constructor("!Sub", substituted)
+    Loader.add_constructor("!Ref", lambda loader, item: loader.construct_scalar(item))
+    template: dict[str, Any] = yaml.load(text, Loader)
+    return template
+
+
+def test_cloudformation_says_the_same_with_the_stacks_account():
+    template = stack(as_cloudformation(SCOPE))
+    assert template["Resources"]["AwshaPolicy"]["Properties"]["PolicyDocument"] == document(SCOPE)
+    assert template["Outputs"]["AwshaPolicyArn"]["Value"] == "AwshaPolicy"
 
 
 @pytest.mark.parametrize("render", [as_cloudformation, as_terraform])
@@ -167,13 +179,63 @@ def test_no_account_number_is_written_where_the_tool_knows_it(render: Callable[[
     assert ACCOUNT not in render(SCOPE)
 
 
-def test_terraform_names_every_statement_action_and_condition():
-    text = as_terraform(SCOPE)
-    assert text.count("statement {") == len(document(SCOPE)["Statement"])
-    for action in USES:
-        assert f'"ec2:{action}",' in text
-    assert text.count("condition {") == 6
-    assert text.count("{") == text.count("}")
+def terraform(text: str) -> dict[str, Any]:
+    """The policy in a Terraform file, by HCL's rules for quoted texts (its specification, "Template Expressions")."""
+    known = {"data.aws_partition.current.partition": "aws", "data.aws_caller_identity.current.account_id": ACCOUNT}
+    piece = re.compile(r"\\u([0-9a-f]{4})|\\U([0-9a-f]{8})|\\([\\\"])|([$%])\4\{|\$\{([^}]*)\}|(%\{)|([^\\])")
+
+    def read(quoted: re.Match[str]) -> str:
+        found = ""
+        for part in piece.finditer(quoted[1]):
+            assert not part[6], "the beginning of a directive"
+            code = part[1] or part[2]
+            sign = part[4] + "{" if part[4] else known[part[5]] if part[5] is not None else part[3] or part[7]
+            found += chr(int(code, 16)) if code else sign
+        return json.dumps(found)
+
+    inside = text.partition("jsonencode(")[2].rpartition(")")[0]
+    policy: dict[str, Any] = json.loads(re.sub(r'"((?:\\.|[^"\\])*)"', read, inside))
+    return policy
+
+
+def test_terraform_says_the_same_with_the_providers_account():
+    assert terraform(as_terraform(SCOPE)) == document(SCOPE)
+
+
+# What a person may call a tag, and each tool reads as something else.
+NASTY = (
+    "${aws:username}", "$${x}", "$$${x}", "${$}", "${AWS::AccountId}", "${!x}", "${AwshaPolicy}", "$", "${",
+    "%{ if x }",
+    "%%{x}", "%%%{x}", "$%{x}", "${data.aws_partition.current.partition}", "&{aws:username}", "*", "a?", "${*}",
+    'a"b', "a\\b", "\\u0024{x}", "blüte", "\U0001f600", "{{x}}", "Null", "yes", "~", "",
+)  # fmt: skip
+READERS: dict[str, Callable[[Scope], dict[str, Any]]] = {
+    "json": lambda scope: dict(json.loads(as_json(scope))),
+    "cloudformation": lambda scope: dict(
+        stack(as_cloudformation(scope))["Resources"]["AwshaPolicy"]["Properties"]["PolicyDocument"]
+    ),
+    "terraform": lambda scope: terraform(as_terraform(scope)),
+}
+
+
+@pytest.mark.parametrize("form", READERS)
+def test_a_tag_is_what_it_is_called_in_every_format(form: str):
+    """Through the tool, and through IAM, which reads variables in a value and nothing in a tag's name."""
+    for word in NASTY:
+        name = word or "x"
+        scope = replace(SCOPE, volumes=(), tagged=(((name, word),),))
+        policy = READERS[form](scope)
+        assert policy == document(scope)
+        (statement,) = (item for item in policy["Statement"] if item["Sid"] == "AwshaTaggedVolume1")
+        ((key, value),) = statement["Condition"]["StringEquals"].items()
+        assert (key, meant(value)) == (f"aws:ResourceTag/{name}", word)
+
+
+def test_a_tag_that_cloudformation_would_replace_is_refused():
+    scope = replace(SCOPE, volumes=(), tagged=((("Name", "{{resolve:ssm:x}}"),),))
+    with pytest.raises(AwshaError, match="CloudFormation would replace"):
+        as_cloudformation(scope)
+    assert terraform(as_terraform(scope)) == document(scope)
 
 
 def test_without_a_lookup_what_is_not_named_is_granted_for_the_region_and_that_is_said(tmp_path: Path):

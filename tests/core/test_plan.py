@@ -14,6 +14,8 @@ from awsha.core.model import (
     DiskFacts,
     Heard,
     Holder,
+    InstanceFacts,
+    InstanceState,
     Mount,
     Releasing,
     Role,
@@ -715,3 +717,26 @@ def test_a_node_that_is_out_lets_go_and_then_fails_its_health_whatever_vrrp_says
     attach = plan(situation(cloud=cloud(), host=host(ABSENT, vip=False))).steps[0]
     fresh = Fresh(s.intent, frozenset({mark}), None, holder_heard=False)
     assert refusal(attach, fresh, s.intent, s.me.instance_id) == f"this node is {mark}"
+
+
+@pytest.mark.parametrize(
+    ("state", "holder", "gone"),
+    [
+        (InstanceState.RUNNING, None, set()),
+        (InstanceState.STOPPED, None, set()),
+        (InstanceState.SHUTTING_DOWN, None, set()),
+        (InstanceState.TERMINATED, None, {"b"}),
+        (InstanceState.TERMINATED, B, set()),
+        (None, A, {"b"}),
+        (None, B, set()),
+    ],
+)
+def test_another_instance_is_asked_for_once_the_peers_has_ended_and_holds_nothing(
+    state: InstanceState | None, holder: str | None, gone: set[str]
+):
+    known = {} if state is None else {B: InstanceFacts(B, state)}
+    held = volume((holder, "attached")) if holder else volume()
+    s = situation(cloud=CloudFacts({VOL: held}, known))
+    assert s.gone() == gone
+    assert replace(s, cloud=CloudFacts(Unknown("cut off"), known)).gone() == set()
+    assert replace(s, cloud=CloudFacts({VOL: held}, Unknown("cut off"))).gone() == set()

@@ -299,6 +299,13 @@ DEFECTS: dict[str, tuple[Defect, str]] = {
         lambda c: edited(c.folder("keepalived") / "keepalived.conf", lambda text: text + "\n# mine\n"),
         "keepalived-config",
     ),
+    "keepalived.conf is a directory": (
+        lambda c: c.script(
+            "cd /etc/keepalived; mv keepalived.conf kept; mkdir keepalived.conf",
+            "cd /etc/keepalived; rmdir keepalived.conf; mv kept keepalived.conf",
+        ),
+        "keepalived-config",
+    ),
     "keepalived is dead": (lambda c: stopped(c, "kill"), "keepalived-down"),
     "the agent is dead": (lambda c: stopped(c, "agent-kill"), "agent-down"),
     "a peer has told nothing": (lambda c: tag(c, None), "peer-unpublished"),
@@ -367,6 +374,12 @@ FILES: dict[str, tuple[Callable[[Checked], Callable[[str], str]], str]] = {
         "vip-primary",
     ),
     "a volume that is not there": (lambda c: replaced(c.volume, "vol-00000000000000001"), "volume-unknown"),
+    "a volume of another account": (
+        lambda c: replaced(c.volume, f"arn:aws:ec2:eu-west-1:999999999999:volume/{c.volume}"),
+        "volume-arn",
+    ),
+    "a mount option of another file system": (lambda _: replaced('"noatime"', '"noatime,nouuid"'), "mount-options"),
+    "a file system that no kernel has": (lambda _: replaced('fstype = ".*"', 'fstype = "nosuchfs"'), "file-system"),
     "tags of no volume": (lambda c: replaced(f'id = "{c.volume}"', 'tags = { Name = "none" }'), "volume-unknown"),
     "a volume at a stranger": (lambda c: without_node(c.holder), "volume-stranger"),
     "a mount point without a parent": (lambda _: replaced("/srv/data", "/srv/no/such/place"), "mount-point"),
@@ -425,6 +438,17 @@ def test_the_applications_unit_is_there_and_not_enabled_at_boot(files: str, code
     with systemd(files)(checked):
         found = checked.codes(config) - OF_ANOTHER_FILE
     assert found == ({code} if code else set())
+
+
+def test_what_is_on_the_volume_is_compared_where_it_is_attached(checked: Checked):
+    """At the holder; a standby does not see the disk, and says nothing."""
+    change = replaced('fstype = "ext4"', 'fstype = "xfs"')
+    here, elsewhere = checked.toml(change), "/etc/awsha/other.toml"
+    assert "file-system" not in checked.codes(here)
+    text = (checked.folder("awsha") / "other.toml").read_text()
+    (checked.lab.lab.node_dir(checked.holder) / "etc-awsha" / "other.toml").write_text(text)
+    [found] = [f for f in checked.findings(elsewhere, checked.holder) if f["code"] == "file-system"]
+    assert "carries ext4, awsha.toml says xfs" in found["what"]
 
 
 def test_a_file_that_was_changed_counts_only_once_the_agent_has_read_it(checked: Checked):

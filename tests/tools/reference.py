@@ -24,7 +24,7 @@ from awsha.cli.main import COMMANDS, cli
 from awsha.config import schema
 from awsha.config.provenance import UNSET
 from awsha.core import policy
-from awsha.core.errors import EX_CONFIG, EX_TEMPFAIL
+from awsha.core.errors import EX_CONFIG, EX_IOERR, EX_TEMPFAIL
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference.md"
 EITHER = {(policy.Volume, "id"), (policy.Volume, "tags"), (policy.Application, "unit")}
@@ -42,13 +42,15 @@ Where a command's own text names no exit codes, it ends with 0, or with one of t
 | --- | --- |
 | 1 | it failed, or was refused: the message says why, and what to type next |
 | 2 | a flag or a word is wrong |
+| {EX_IOERR} | its output could not be written (a full disk): what is there is incomplete |
 | {EX_TEMPFAIL} | not finished in its time; safe to run again |
 | {EX_CONFIG} | awsha.toml has a mistake (all of them are shown); nothing was touched |
 | 130 | interrupted by Ctrl-C |
 | 141 | nobody reads its output any more |
 
 `awsha status` has the codes of monitoring plugins instead: 3 too when there is no such group, or when this host is none
-of the nodes. It still ends with 2 for a wrong flag, and with {EX_CONFIG} for a mistake in awsha.toml.
+of the nodes. It still ends with 2 for a wrong flag, with {EX_IOERR} when its output could not be
+written, and with {EX_CONFIG} for a mistake in awsha.toml.
 """
 
 
