@@ -16,7 +16,7 @@ from awsha.core.model import Role
 from awsha.core.pacing import describe
 from awsha.core.plan import PAUSED, RELEASED
 from awsha.core.situation import Code, Reason, Situation
-from awsha.core.steps import Outcome, SetMark, Step
+from awsha.core.steps import LiftMark, Outcome, SetMark, Step
 from awsha.core.transition import ITEMS_MOST, Act, Cause, End, Requests, Transition, Wait, clean, new_id
 from awsha.core.volumes import FENCED
 
@@ -163,6 +163,8 @@ class Chronicle:
         kind, words = ("start", "the agent's start") if self._starting else ("drift", f"while {_who(self._role)}")
         if turn.start:
             first = turn.start[0]
+            if isinstance(first, LiftMark):
+                return Cause("mark", "the switchover is over here: it competes again")
             if isinstance(first, SetMark) and first.mark == FENCED:
                 text = "another node has its volume, or its disk is gone" if first.present else MARKS[FENCED][1]
                 return Cause("fenced", f"{words}: {text}" if first.present else text)
