@@ -11,12 +11,13 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
+from awsha.core.handover import LiftMark
 from awsha.core.loop import Turn
 from awsha.core.model import Role
 from awsha.core.pacing import describe
 from awsha.core.plan import PAUSED, RELEASED
 from awsha.core.situation import Code, Reason, Situation
-from awsha.core.steps import LiftMark, Outcome, SetMark, Step
+from awsha.core.steps import Outcome, SetMark, Step
 from awsha.core.transition import ITEMS_MOST, Act, Cause, End, Requests, Transition, Wait, clean, new_id
 from awsha.core.volumes import FENCED
 

@@ -14,13 +14,25 @@ from awsha.core.fencing import LEAVING, heard_alive
 from awsha.core.model import Attachment, CloudFacts, Releasing, Role, Self, Serving, Unknown, VolumeFacts
 from awsha.core.policy import Group
 from awsha.core.situation import Draft, Situation
-from awsha.core.steps import LiftMark, TagServing
+from awsha.core.steps import Scope, SetMark, TagServing
 
 RELEASED = "released"
 SWITCHOVER = "switchover:"  # beside RELEASED: it is lifted at the moment (boottime seconds) that follows, or before
 ASKS = "switchover"  # why a volume is released: whoever takes it over shall say so
 FAILED_S = 60.0  # a release so soon after a failure as master is one because of it
 TRIES = 3  # of an answer: it is a courtesy, and nothing of the service depends on it
+
+
+@dataclass(frozen=True, slots=True)
+class LiftMark(SetMark):
+    """Remove a mark that an operator has set for a time: that depends on nothing that EC2 or a disk could say."""
+
+    present: bool = False
+
+    @property
+    def needs(self) -> frozenset[Scope]:
+        """The moment alone."""
+        return frozenset()
 
 
 def mark(until: float) -> str:

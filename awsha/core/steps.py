@@ -335,18 +335,6 @@ class SetMark(Step):
 
 
 @dataclass(frozen=True, slots=True)
-class LiftMark(SetMark):
-    """Remove a mark that an operator has set for a time: that depends on nothing that EC2 or a disk could say."""
-
-    present: bool = False
-
-    @property
-    def needs(self) -> frozenset[Scope]:
-        """The moment alone."""
-        return frozenset()
-
-
-@dataclass(frozen=True, slots=True)
 class RunHooks(Step):
     """Run the operator's programs of one point, one after the other."""
 

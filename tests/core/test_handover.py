@@ -7,12 +7,12 @@ from dataclasses import replace
 import pytest
 
 from awsha.core import guards, handover
-from awsha.core.handover import RELEASED, Stage, seen
+from awsha.core.handover import RELEASED, LiftMark, Stage, seen
 from awsha.core.health import Verdict, verdict
 from awsha.core.model import ApplicationState, CloudFacts, Faults, Heard, Releasing, Role, Serving, Unknown
 from awsha.core.plan import PAUSED, plan
 from awsha.core.situation import Situation
-from awsha.core.steps import LiftMark, TagReleasing, TagServing
+from awsha.core.steps import TagReleasing, TagServing
 from tests.core.situations import (
     GROUP,
     ME,
