@@ -19,11 +19,14 @@ from awsha.core.model import (
     InstanceFacts,
     InstanceState,
     Releasing,
+    Serving,
     VolumeFacts,
     VolumeState,
 )
 
 RELEASING_TAG = "awsha:releasing"
+SERVING = "serving"
+TAG_MOST = 200  # characters of a tag's value; EC2 takes 256
 
 W = TypeVar("W", bound=StrEnum)
 
@@ -46,21 +49,38 @@ class Instance:
     interfaces: tuple[NetworkInterface, ...]
 
 
-def releasing_value(node: str, at_wall: float) -> str:
-    """The value of the `awsha:releasing` tag: Unix seconds with milliseconds, a space, the node's name."""
-    return f"{at_wall:.3f} {node}"
+def releasing_value(node: str, at_wall: float, why: str = "") -> str:
+    """The value of the `awsha:releasing` tag: Unix seconds with milliseconds, the node's name, why, if that is told."""
+    return " ".join(f"{at_wall:.3f} {node} {why}".split())[:TAG_MOST].rstrip()
+
+
+def serving_value(node: str, at_wall: float) -> str:
+    """The value of the same tag when `node` answers a switchover: it serves."""
+    return f"{SERVING} {at_wall:.3f} {node}"
 
 
 def releasing_of(value: str) -> Releasing | None:
-    """Read the tag's value back. None when anything else than awsha wrote it."""
-    seconds, _, node = value.partition(" ")
+    """Read the tag's value back. None when it tells of no release, or anything else than awsha wrote it."""
+    seconds, _, rest = value.partition(" ")
+    node, _, why = rest.strip().partition(" ")
+    at_wall = _moment(seconds)
+    return None if at_wall is None or not node else Releasing(node, at_wall, why.strip())
+
+
+def serving_of(value: str) -> Serving | None:
+    """Read the tag's value back. None when it is no answer to a switchover."""
+    word, _, rest = value.partition(" ")
+    seconds, _, node = rest.partition(" ")
+    at_wall = _moment(seconds)
+    return None if word != SERVING or at_wall is None or not node.strip() else Serving(node.strip(), at_wall)
+
+
+def _moment(seconds: str) -> float | None:
     try:
         at_wall = float(seconds)
     except ValueError:
         return None
-    if not node.strip() or not math.isfinite(at_wall) or at_wall < 0:
-        return None
-    return Releasing(node=node.strip(), at_wall=at_wall)
+    return at_wall if math.isfinite(at_wall) and at_wall >= 0 else None
 
 
 def volumes(reply: object, action: str = "DescribeVolumes") -> dict[str, VolumeFacts]:
@@ -115,12 +135,13 @@ def next_token(reply: object) -> str:
 def _volume(record: Mapping[str, Any], action: str) -> VolumeFacts:
     attachments = (_attachment(item, action) for item in _records(record, "Attachments", action))
     tags = {tag.get("Key"): tag.get("Value") for tag in _records(record, "Tags", action)}
-    releasing = tags.get(RELEASING_TAG)
+    told = tags.get(RELEASING_TAG)
     return VolumeFacts(
         id=_id(record, "VolumeId", action),
         state=_word(VolumeState, record.get("State"), action),
         attachments=tuple(item for item in attachments if item.state is not AttachmentState.DETACHED),
-        releasing=releasing_of(releasing) if isinstance(releasing, str) else None,
+        releasing=releasing_of(told) if isinstance(told, str) else None,
+        serving=serving_of(told) if isinstance(told, str) else None,
         multi_attach=record.get("MultiAttachEnabled") is True,
         zone=_text(record.get("AvailabilityZone"), action),
     )

@@ -23,7 +23,10 @@ def instances(ec2: Ec2, tags: Tags, timeout_s: float = CALL_TIMEOUT_S) -> list[F
 
 
 def volumes(ec2: Ec2, tags: Tags, account: str, timeout_s: float = CALL_TIMEOUT_S) -> list[FoundVolume]:
-    """The volumes that carry all of `tags`, by name. `account` is for their ARNs: EC2 does not say whose they are."""
+    """The volumes that carry all of `tags`, by name.
+
+    `account` is for their ARNs: EC2 does not say whose they are. Without it ("") they have none.
+    """
     replies = pages(ec2, "DescribeVolumes", _asked(tags), timeout_s)
     found = [_volume(ec2, record, account) for reply in replies for record in reply.get("Volumes", ())]
     return sorted((item for item in found if item.state != "deleting"), key=lambda item: (item.name, item.id))
@@ -75,4 +78,4 @@ def _tags(record: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _arn(ec2: Ec2, account: str, what: str) -> str:
-    return f"arn:{partition_of(ec2.region)}:ec2:{ec2.region}:{account}:{what}"
+    return account and f"arn:{partition_of(ec2.region)}:ec2:{ec2.region}:{account}:{what}"

@@ -105,7 +105,16 @@ class Attachment:
 
 @dataclass(frozen=True, slots=True)
 class Releasing:
-    """The `awsha:releasing` tag: who wrote it, and when by that node's wall clock."""
+    """The `awsha:releasing` tag: who releases, since when by that node's wall clock, and why, if it says so."""
+
+    node: str
+    at_wall: float
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """The same tag as the answer to a switchover: the node that serves, and since when by its wall clock."""
 
     node: str
     at_wall: float
@@ -121,6 +130,7 @@ class VolumeFacts:
     releasing: Releasing | None = None
     multi_attach: bool = False
     zone: str = ""
+    serving: Serving | None = None
 
 
 @dataclass(frozen=True, slots=True)
