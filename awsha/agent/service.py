@@ -26,8 +26,10 @@ from awsha.agent.marks import Marks
 from awsha.agent.metrics import Exporter, Tally
 from awsha.agent.paths import health_file, private_dir, run_dir, write_health
 from awsha.agent.report import group_report
+from awsha.agent.saying import Saying
 from awsha.core.chronicle import Chronicle
 from awsha.core.errors import AwshaError
+from awsha.core.loop import Turn
 from awsha.core.model import Role
 from awsha.core.plan import GONE
 from awsha.core.situation import Code
@@ -90,6 +92,7 @@ class Agent:
                 self.journal.say("ec2", f"{error.message} (hint: {error.hint})")
             about.publish(self.node, self.about, self.journal, self._stop)
             kept.keep(self._config)
+            Saying(self.node, self._turns, lambda text: self.journal.say("status", text)).start(self._stop)
             self._tell_metrics()
             gc.collect()
             gc.freeze()
@@ -119,9 +122,13 @@ class Agent:
                 wanted,
                 self.node.name,
                 self.tally,
-                lambda: [c.last for c in self.convergers.values() if c.last is not None],
+                self._turns,
                 lambda text: self.journal.say("metrics", text),
             ).start(self._stop)
+
+    def _turns(self) -> list[Turn]:
+        """The last turn of each group's loop."""
+        return [c.last for c in self.convergers.values() if c.last is not None]
 
     def stop(self) -> None:
         """End `run` soon."""
@@ -307,8 +314,7 @@ class Agent:
 
     def _identify_again(self) -> None:
         """A peer whose instance is not known, or a holder that is none of the peers: one may have been replaced."""
-        turns = [c.last for c in self.convergers.values() if c.last is not None]
-        strange = any(r.code is Code.HELD_BY_STRANGER for turn in turns for r in turn.plan.reasons)
+        strange = any(r.code is Code.HELD_BY_STRANGER for turn in self._turns() for r in turn.plan.reasons)
         unresolved = any(place.unresolved for place in self.node.places.values())
         if not (strange or unresolved) or boottime() - self._identified_at < IDENTIFY_S:
             return

@@ -19,11 +19,14 @@ from awsha.core.model import (
     InstanceFacts,
     InstanceState,
     Releasing,
+    Said,
     VolumeFacts,
     VolumeState,
 )
 
 RELEASING_TAG = "awsha:releasing"
+STATUS_TAG = "awsha:status"  # on a node's own instance: how its groups are
+TAG_MOST = 256  # characters of a tag's value (EC2 user guide, "Tag restrictions")
 
 W = TypeVar("W", bound=StrEnum)
 
@@ -61,6 +64,27 @@ def releasing_of(value: str) -> Releasing | None:
     if not node.strip() or not math.isfinite(at_wall) or at_wall < 0:
         return None
     return Releasing(node=node.strip(), at_wall=at_wall)
+
+
+def said_value(said: Said) -> str:
+    """The value of the `awsha:status` tag: Unix seconds, then GROUP:WORD for each group, as many as EC2 takes."""
+    text = f"{said.at_wall:.0f}"
+    for group, word in said.words:
+        more = f" {group}:{word}"
+        text += more if len(text) + len(more) <= TAG_MOST else ""
+    return text
+
+
+def said_of(value: str) -> Said | None:
+    """Read the tag's value back. None when anything else than awsha wrote it."""
+    seconds, *words = value.split()[:TAG_MOST] or [""]
+    try:
+        at_wall = float(seconds)
+    except ValueError:
+        return None
+    pairs = [word.partition(":") for word in words]
+    good = math.isfinite(at_wall) and at_wall >= 0 and all(group and word for group, _, word in pairs)
+    return Said(at_wall, tuple((group, word) for group, _, word in pairs)) if good else None
 
 
 def volumes(reply: object, action: str = "DescribeVolumes") -> dict[str, VolumeFacts]:
@@ -114,16 +138,21 @@ def next_token(reply: object) -> str:
 
 def _volume(record: Mapping[str, Any], action: str) -> VolumeFacts:
     attachments = (_attachment(item, action) for item in _records(record, "Attachments", action))
-    tags = {tag.get("Key"): tag.get("Value") for tag in _records(record, "Tags", action)}
-    releasing = tags.get(RELEASING_TAG)
+    releasing = _tag(record, RELEASING_TAG, action)
     return VolumeFacts(
         id=_id(record, "VolumeId", action),
         state=_word(VolumeState, record.get("State"), action),
         attachments=tuple(item for item in attachments if item.state is not AttachmentState.DETACHED),
-        releasing=releasing_of(releasing) if isinstance(releasing, str) else None,
+        releasing=releasing_of(releasing) if releasing is not None else None,
         multi_attach=record.get("MultiAttachEnabled") is True,
         zone=_text(record.get("AvailabilityZone"), action),
     )
+
+
+def _tag(record: Mapping[str, Any], key: str, action: str) -> str | None:
+    """The value of a tag, None when there is none."""
+    value = {tag.get("Key"): tag.get("Value") for tag in _records(record, "Tags", action)}.get(key)
+    return value if isinstance(value, str) else None
 
 
 def _attachment(record: Mapping[str, Any], action: str) -> Attachment:
@@ -140,6 +169,7 @@ def _instance(record: Mapping[str, Any], action: str) -> Instance:
     names.add(_text(record.get("RootDeviceName"), action))
     addresses = {address for eni in enis for address in eni.addresses}
     addresses.add(_text(record.get("PrivateIpAddress"), action))
+    said = _tag(record, STATUS_TAG, action)
     facts = InstanceFacts(
         id=_id(record, "InstanceId", action),
         state=_word(InstanceState, _record(record.get("State"), action).get("Name"), action),
@@ -147,6 +177,7 @@ def _instance(record: Mapping[str, Any], action: str) -> Instance:
         device_names=frozenset(names - {""}),
         zone=_text(_record(record.get("Placement") or {}, action).get("AvailabilityZone"), action),
         subnet=_text(record.get("SubnetId"), action),
+        said=said_of(said) if said is not None else None,
     )
     return Instance(facts=facts, interfaces=enis)
 
