@@ -21,6 +21,7 @@ from awsha.core.loop import Turn
 from awsha.core.model import Role
 from awsha.core.plan import PAUSED, RELEASED
 from awsha.core.policy import Metrics
+from awsha.core.readiness import READY, SERVING, word
 from awsha.core.transition import Transition
 from awsha.core.volumes import FENCED, mounted_live
 
@@ -39,6 +40,7 @@ METRICS: Mapping[str, tuple[str, str]] = {
     "awsha_group_converged": ("gauge", "1 when the goal is reached and nothing waits."),
     "awsha_group_serving": ("gauge", "1 when everything is mounted, addressed and running on this node."),
     "awsha_group_healthy": ("gauge", "0 when keepalived is told to leave mastership."),
+    "awsha_group_ready": ("gauge", "1 when the group serves here, or would be taken over here if the master died now."),
     "awsha_group_fenced": ("gauge", "1 when another node has taken the volume of this one."),
     "awsha_group_paused": ("gauge", "1 when an operator has paused the group here."),
     "awsha_group_released": ("gauge", "1 when an operator has released the group here."),
@@ -89,6 +91,12 @@ class Tally:
                 self._last[transition.group] = transition
         self.changed.set()
 
+    def remember(self, transition: Transition | None) -> None:
+        """The newest transition from before this process began, unless a newer one has ended meanwhile."""
+        if transition is not None and not transition.open:
+            with self._lock:
+                self._last.setdefault(transition.group, transition)
+
     def samples(self) -> Iterable[tuple[str, Labels, float]]:
         """(name, labels, value) of everything that adds up."""
         with self._lock:
@@ -128,6 +136,7 @@ def group_samples(turn: Turn) -> Iterable[tuple[str, Labels, float]]:
         ("converged", plan.done),
         ("serving", plan.goal == "master" and plan.ready),
         ("healthy", turn.verdict.ok),
+        ("ready", word(s, plan, turn.verdict) in (READY, SERVING)),
         ("fenced", FENCED in s.host.marks),
         ("paused", PAUSED in s.host.marks),
         ("released", RELEASED in s.host.marks),

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 from awsha.agent import about, ask, kept, sd
 from awsha.agent.assembly import Node, assemble, group_named
 from awsha.agent.converge import Converger
-from awsha.agent.history import Recorder, Writer, request, this_run
+from awsha.agent.history import Recorder, Writer, last, request, this_run
 from awsha.agent.journal import Journal
 from awsha.agent.keepalived import KeepalivedWatch
 from awsha.agent.lock import GroupLock
@@ -118,6 +118,9 @@ class Agent:
     def _tell_metrics(self) -> None:
         wanted = self.node.policy.metrics
         if wanted.wanted:
+            for group in self.node.policy.groups:
+                with contextlib.suppress(OSError):  # the writer of the history says what is wrong with it
+                    self.tally.remember(last(group.name))
             Exporter(
                 wanted,
                 self.node.name,
