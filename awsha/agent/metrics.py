@@ -52,6 +52,7 @@ METRICS: Mapping[str, tuple[str, str]] = {
     "awsha_transition_duration_seconds": ("histogram", "How long transitions took, by goal and by how they ended."),
     "awsha_ec2_requests_total": ("counter", "Requests to EC2 by action and code (ok, or the error)."),
     "awsha_ec2_request_seconds_total": ("counter", "Seconds that requests to EC2 took, by action."),
+    "awsha_notifications_total": ("counter", "Notices by how (command, sns) and by how that ended (ok, failed)."),
 }
 
 Labels = tuple[tuple[str, str], ...]
@@ -73,6 +74,7 @@ class Tally:
         self._seconds: defaultdict[str, float] = defaultdict(float)
         self._durations: defaultdict[tuple[str, str, str], _Histogram] = defaultdict(_Histogram)
         self._last: dict[str, Transition] = {}
+        self._notices: Counter[tuple[str, str]] = Counter()
         self.changed = threading.Event()
 
     def request(self, action: str, seconds: float, code: str) -> None:
@@ -91,6 +93,12 @@ class Tally:
                 self._last[transition.group] = transition
         self.changed.set()
 
+    def notified(self, by: str, code: str) -> None:
+        """A notice was sent, or was not."""
+        with self._lock:
+            self._notices[by, code] += 1
+        self.changed.set()
+
     def remember(self, transition: Transition | None) -> None:
         """The newest transition from before this process began, unless a newer one has ended meanwhile."""
         if transition is not None and not transition.open:
@@ -104,6 +112,8 @@ class Tally:
                 yield "awsha_ec2_requests_total", (("action", action), ("code", code)), count
             for action, seconds in sorted(self._seconds.items()):
                 yield "awsha_ec2_request_seconds_total", (("action", action),), seconds
+            for (by, code), count in sorted(self._notices.items()):
+                yield "awsha_notifications_total", (("by", by), ("code", code)), count
             for group, last in sorted(self._last.items()):
                 where = (("group", group),)
                 yield "awsha_group_last_transition_timestamp_seconds", where, last.began

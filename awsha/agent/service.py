@@ -24,6 +24,7 @@ from awsha.agent.keepalived import KeepalivedWatch
 from awsha.agent.lock import GroupLock
 from awsha.agent.marks import Marks
 from awsha.agent.metrics import Exporter, Tally
+from awsha.agent.notices import Notifier
 from awsha.agent.paths import health_file, private_dir, run_dir, write_health
 from awsha.agent.report import group_report
 from awsha.agent.saying import Saying
@@ -34,12 +35,14 @@ from awsha.core.model import Role
 from awsha.core.plan import GONE
 from awsha.core.situation import Code
 from awsha.core.steps import Scope
+from awsha.core.transition import Transition
 from awsha.host import mounts, network
 from awsha.host.clock import boottime
 
 TICK_S = 1.0
 STEPS_END_S = 5.0  # a clean stop waits this long for steps under way; what they set going is looked at after a restart
 HISTORY_END_S = 2.0  # for a slow disk
+NOTICE_END_S = 2.0  # for what is being sent just now
 STALLED_S = 30.0  # a loop that has not turned for so long is stuck: systemd's watchdog restarts the agent
 LOCK_LOOK_S = 0.1
 SILENT_MOST = 64  # connections that have not asked anything yet; the oldest is closed for a newer one
@@ -65,6 +68,7 @@ class Agent:
         self.history = Writer(lambda text: self.journal.say("history", text))
         self.tally = Tally()
         self.node: Node = assemble(config, listen=True, observer=self._asked)
+        self.notifier = Notifier(self.node.policy.notify, self.journal.warn, self.tally.notified)
         self.keepalived = KeepalivedWatch()
         self.convergers: dict[str, Converger] = {}
         self._turned: dict[str, float] = {}
@@ -106,6 +110,7 @@ class Agent:
             for thread in threads:
                 thread.join(max(0.0, deadline - boottime()))
             self.history.close(HISTORY_END_S)
+            self.notifier.close(NOTICE_END_S)
         if self._failed:
             names = ", ".join(self._failed)
             raise AwshaError(f"the loop of {names} has broken down", hint="a defect of awsha: see the log above")
@@ -114,6 +119,11 @@ class Agent:
         """A request to EC2 has ended."""
         self.tally.request(action, seconds, code)
         request(action, seconds, code)
+
+    def _recorded(self, transition: Transition) -> None:
+        """A transition has a new line."""
+        self.tally.transition(transition)
+        self.notifier.transition(transition)
 
     def _tell_metrics(self) -> None:
         wanted = self.node.policy.metrics
@@ -264,7 +274,7 @@ class Agent:
             self.node.executor(group),
             self.journal,
             self.keepalived.gone_since,
-            Recorder(chronicle, self.history, self.journal, name, self.tally.transition),
+            Recorder(chronicle, self.history, self.journal, name, self._recorded),
         )
         self.convergers[name] = converger
         self._turned[name] = boottime()

@@ -69,6 +69,7 @@ class Scope:
     """What the policy is for. Ids may be `*`, or variables of a template; the same goes for the account and so on.
 
     `tagged`: tags of volumes whose ids are not known. `keys`: ARNs of the KMS keys of encrypted volumes.
+    `topics`: ARNs of the SNS topics to which transitions are told.
     """
 
     volumes: tuple[str, ...]
@@ -80,6 +81,7 @@ class Scope:
     partition: str = "aws"
     tagged: tuple[tuple[tuple[str, str], ...], ...] = ()
     keys: tuple[str, ...] = ()
+    topics: tuple[str, ...] = ()
 
     def arns(self, kind: str, ids: Iterable[str]) -> list[str]:
         """ARNs of EC2 resources of a kind (volume, instance, network-interface)."""
@@ -90,6 +92,11 @@ def partition_of(region: str) -> str:
     """The partition that a region is in."""
     prefixes = {"cn-": "aws-cn", "us-gov-": "aws-us-gov", "us-iso-": "aws-iso", "us-isob-": "aws-iso-b"}
     return next((name for prefix, name in prefixes.items() if region.startswith(prefix)), "aws")
+
+
+def topics_of(policy: Policy) -> tuple[str, ...]:
+    """The ARNs of the topics to which transitions are told."""
+    return (policy.notify.sns_topic,) if policy.notify.sns_topic else ()
 
 
 def may_fence(policy: Policy) -> bool:
@@ -132,6 +139,10 @@ def document(scope: Scope) -> Document:
         statements.append(_statement("AwshaFence", ("StopInstances",), instances))
     if scope.keys:
         statements += _key_statements(scope)
+    if scope.topics:
+        statements.append(
+            {"Sid": "AwshaNotify", "Effect": "Allow", "Action": ["sns:Publish"], "Resource": list(scope.topics)}
+        )
     return {"Version": "2012-10-17", "Statement": statements}
 
 

@@ -57,6 +57,7 @@ class Code(StrEnum):
     PROGRAM_MISSING = "program-missing"
     HOOK_UNSAFE = "hook-unsafe"
     HOOK_IGNORED = "hook-ignored"
+    NOTIFY = "notify"
     NET_UTILS = "net-utils"
     VIP_IN_NETWORK_CONFIG = "vip-in-network-config"
     KEEPALIVED_MISSING = "keepalived-missing"
@@ -303,6 +304,12 @@ CATALOGUE: dict[Code, Entry] = {
         "something below the hooks' folder is never run",
         "its name is no group's or no point's, or it is not executable: what it was meant to do is not done",
         "correct its name (docs/hooks.md), chmod +x it, or take it away",
+    ),
+    Code.NOTIFY: Entry(
+        _WARNING,
+        "nobody would be told of a failover, or by one way less, though [notify] asks for it",
+        "the failover works; who should know of it does not",
+        "see docs/notify.md; awsha check --notify sends a test",
     ),
     Code.NET_UTILS: Entry(
         _WARNING,

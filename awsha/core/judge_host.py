@@ -149,6 +149,12 @@ def hooks(files: tuple[HookFile, ...] | Unknown) -> Iterator[Finding]:
             yield Finding(Code.HOOK_IGNORED, f"{file.path} is never run: {file.ignored}", file.path)
 
 
+def notices(failed: Mapping[str, tuple[str, str]]) -> Iterator[Finding]:
+    """Ways to tell somebody that would not work: way -> (why, hint)."""
+    for way, (why, hint) in failed.items():
+        yield Finding(Code.NOTIFY, f"by {way}: {why}", way, hint)
+
+
 def application(group: Group, unit_state: str | Unknown | None, missing: tuple[str, ...]) -> Iterator[Finding]:
     """The unit by `systemctl is-enabled`, or the programs that cannot be run."""
     unit = group.application.unit if group.application else None

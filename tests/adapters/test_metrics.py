@@ -208,7 +208,7 @@ def test_the_configuration_of_it(lines: str, problem: str):
 # --- what is in conf/ -------------------------------------------------------------------------------------------------
 
 EXISTING = set(METRICS) | {f"awsha_transition_duration_seconds{end}" for end in ("_bucket", "_sum", "_count")}
-LABELS = {"group", "role", "goal", "code", "blocked", "end", "action", "node", "version", "le", "instance"}
+LABELS = {"group", "role", "goal", "code", "blocked", "end", "action", "node", "version", "le", "instance", "by"}
 
 
 def named(expression: str) -> set[str]:
