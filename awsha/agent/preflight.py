@@ -140,9 +140,9 @@ def _notices(policy: Policy, node: str, send: bool) -> dict[str, Task]:
     tasks: dict[str, Task] = {}
     if wanted.command:
         work = partial(notices.tell_command, wanted.command, told) if send else partial(_runnable, wanted.command[0])
-        tasks[notices.COMMAND] = partial(_why_not, work)
+        tasks[f"notice by {notices.COMMAND}"] = partial(_why_not, work)
     if wanted.sns_topic and send:
-        tasks[notices.TOPIC] = partial(_why_not, partial(notices.tell_topic, wanted.sns_topic, told))
+        tasks[f"notice by {notices.TOPIC}"] = partial(_why_not, partial(notices.tell_topic, wanted.sns_topic, told))
     return tasks
 
 

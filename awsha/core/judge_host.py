@@ -150,9 +150,9 @@ def hooks(files: tuple[HookFile, ...] | Unknown) -> Iterator[Finding]:
 
 
 def notices(failed: Mapping[str, tuple[str, str]]) -> Iterator[Finding]:
-    """Ways to tell somebody that would not work: way -> (why, hint)."""
+    """Ways to tell somebody that do not work: way -> (why, hint)."""
     for way, (why, hint) in failed.items():
-        yield Finding(Code.NOTIFY, f"by {way}: {why}", way, hint)
+        yield Finding(Code.NOTIFY, f"{way}: {why}", way, hint)
 
 
 def application(group: Group, unit_state: str | Unknown | None, missing: tuple[str, ...]) -> Iterator[Finding]:

@@ -198,7 +198,7 @@ def of_peer(s: Situation, instance_id: str, name: str) -> Readiness:
         text = f"its instance runs; {when} it said that it was master ({own})"
         return Readiness(name, None, (Reason(own, text, ask),), said=said)
     text = f"its instance runs; {when} it said that it is not ready ({own}), and nothing else since"
-    return Readiness(name, False, (Reason(own, text, ask),), said=said)
+    return Readiness(name, None, (Reason(own, text, ask),), said=said)
 
 
 def ago(seconds: float) -> str:
