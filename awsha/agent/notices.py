@@ -7,21 +7,22 @@ from __future__ import annotations
 
 import json
 import queue
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from awsha.aws import sns
 from awsha.config.machine import hook_refused
 from awsha.core.errors import AwshaError
 from awsha.core.notice import Notice, notice
 from awsha.core.policy import Notify
 from awsha.core.transition import Transition
 from awsha.host.clock import boottime
-from awsha.host.run import DIRECTORIES, run
+from awsha.host.run import DIRECTORIES, failure, run
 
 COMMAND_S = 30.0
+PUBLISH_S = 15.0  # a program that starts, and a request with both of its time-outs
 PAUSES_S = (0.0, 3.0, 15.0)  # before each try to reach SNS: a network that was cut may need a moment
 QUEUE_MOST = 50
 REMEMBERED = 200
@@ -145,26 +146,41 @@ def refuse(program: str) -> None:
         raise AwshaError(f"{program} is not run: env(1) can't take a path with '='", hint="rename it")
 
 
-def tell_topic(topic: str, told: Notice) -> None:
-    """Publish it, once: the text, and the notice as JSON below. Raises AwshaError."""
-    text = f"{told.text}\n\n{json.dumps(told.as_dict(), indent=2)}\n"
-    sns.publish(topic, told.subject, text, group=told.transition.group, once=told.id.replace(":", "-"))
+def tell_topic(topic: str, told: Notice, give_up: Callable[[], bool] | None = None) -> None:
+    """Publish it, once: the text, and the notice as JSON below. `give_up` as with a program. Raises AwshaError."""
+    content = {
+        "topic": topic,
+        "subject": told.subject,
+        "text": f"{told.text}\n\n{json.dumps(told.as_dict(), indent=2)}\n",
+        "group": told.transition.group,
+        "once": told.id.replace(":", "-"),
+    }
+    # -P: nothing is imported from wherever this process stands
+    argv = [sys.executable, "-P", "-m", "awsha.aws.sns"]
+    done = run(argv, PUBLISH_S, check=False, input=json.dumps(content).encode(), give_up=give_up)
+    if done.returncode == 0:
+        return
+    try:
+        message, hint = json.loads(done.stdout)
+    except ValueError:
+        raise failure(argv, done) from None
+    raise AwshaError(str(message), hint=str(hint))
 
 
 def _patient(topic: str, pauses_s: Sequence[float], stop: threading.Event) -> Send:
     """Publish with a few tries."""
 
     def send(told: Notice) -> None:
-        failure: AwshaError | None = None
+        last: AwshaError | None = None
         for pause_s in pauses_s:
             if stop.wait(pause_s):
                 break
             try:
-                tell_topic(topic, told)
+                tell_topic(topic, told, stop.is_set)
             except AwshaError as error:
-                failure = error
+                last = error
             else:
                 return
-        raise failure or AwshaError("awsha is stopping")
+        raise last or AwshaError("awsha is stopping")
 
     return send

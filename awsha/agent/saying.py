@@ -19,8 +19,8 @@ from awsha.core.readiness import word
 from awsha.core.situation import Code
 from awsha.host.clock import boottime
 
-LOOK_S = 10.0  # at what the loops know: no request, no read
-SETTLED_S = 30.0  # a word that is new may be of a transition: it is said when it stays
+LOOK_S = 5.0  # at what the loops know: no request, no read
+SETTLED_S = 15.0  # a word that is new may be of a transition: it is said when it stays
 BETWEEN_S = 60.0  # from one try to write to the next
 DENIED_S = 600.0  # when the role lacks the permission
 PASSING = frozenset({Code.LOOKING.value, Code.CLOUD_UNKNOWN.value})  # not worth a tag, or none could be written

@@ -1,7 +1,13 @@
-"""The one door to SNS: a message to a topic, with time-outs. Nothing of it is loaded before there is one to send."""
+"""The one door to SNS: a message to a topic, with time-outs.
+
+It is also a program (`python -m awsha.aws.sns`, the message as JSON on standard input): botocore's model of SNS would
+stay in the agent's memory, 7 MiB, for a message now and then.
+"""
 
 from __future__ import annotations
 
+import json
+import sys
 from typing import Any
 
 from awsha.core.errors import AwshaError
@@ -16,6 +22,16 @@ _HINTS = {
 }
 _KEY_HINT = "the topic's KMS key must allow kms:GenerateDataKey and kms:Decrypt to this instance's role"
 _ROUTE_HINT = "check the route, the security group and DNS to the SNS endpoint (or AWS_ENDPOINT_URL)"
+
+
+def main() -> int:
+    """Publish what standard input says. 0: sent; 1: not, and standard output has why, and a hint, as JSON."""
+    try:
+        publish(**json.load(sys.stdin))
+    except AwshaError as error:
+        json.dump([error.message, error.hint], sys.stdout)
+        return 1
+    return 0
 
 
 def region_of(topic: str) -> str:
@@ -52,3 +68,7 @@ def _typed(raw: Exception) -> AwshaError:
     told = " ".join(str(error.get("Message") or raw).split())[:300]
     hint = _KEY_HINT if code.startswith("KMS") else _HINTS.get(code, "" if error else _ROUTE_HINT)
     return AwshaError(f"sns:Publish: {code}: {told}", hint=hint)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

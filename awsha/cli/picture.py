@@ -28,7 +28,7 @@ def svg(transition: Transition) -> str:
     """The picture, self-contained."""
     drawn = rows(transition)
     out: list[str] = []
-    y = MARGIN + 18
+    y: float = MARGIN + 18
     out.append(_text(MARGIN, y, transition.id, size=18, weight="bold"))
     for name, told in facts(transition):
         out.append(_text(MARGIN, y + LINE, name, fill=SOFT))
