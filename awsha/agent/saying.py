@@ -19,7 +19,7 @@ from awsha.core.readiness import word
 from awsha.core.situation import Code
 from awsha.host.clock import boottime
 
-LOOK_S = 5.0  # at what the loops know: no request, no read
+LOOK_S = 10.0  # at what the loops know: no request, no read
 SETTLED_S = 15.0  # a word that is new may be of a transition: it is said when it stays
 BETWEEN_S = 60.0  # from one try to write to the next
 DENIED_S = 600.0  # when the role lacks the permission
@@ -34,6 +34,7 @@ class Saying:
         self._node = node
         self._turns = turns
         self._say = say
+        self._known: dict[str, tuple[tuple[object, ...], str]] = {}  # by group: what a word is of, and the word
         self._seen: tuple[tuple[str, str], ...] = ()
         self._since = 0.0
         self._said: tuple[tuple[str, str], ...] | None = None
@@ -54,7 +55,7 @@ class Saying:
 
     def look(self, now: float, wall: float) -> None:
         """Write the tag if it is time to. `now`: boottime seconds; `wall`: Unix seconds."""
-        words = tuple((t.situation.group.name, word(t.situation, t.plan, t.verdict)) for t in self._turns())
+        words = tuple((turn.situation.group.name, self._word(turn)) for turn in self._turns())
         if words != self._seen:
             self._seen, self._since = words, now
         settled = now - self._since >= SETTLED_S and now >= self._not_before
@@ -70,6 +71,16 @@ class Saying:
             self._not_before = now + (DENIED_S if error.kind is Kind.DENIED else BETWEEN_S)
             return
         self._said, self._failing = words, False
+
+    def _word(self, turn: Turn) -> str:
+        """The word for one group; a plan is rehearsed for it only when something has changed that it depends on."""
+        s, host = turn.situation, turn.situation.host
+        plain = (turn.plan.goal, turn.plan.ready, turn.verdict.ok, s.intent, s.me, s.cloud, host.disks, host.vips)
+        now = (*plain, host.marks, host.faults, host.keepalived_gone_since, frozenset(host.heard))
+        known = self._known.get(s.group.name)
+        if known is None or known[0] != now:
+            known = self._known[s.group.name] = (now, word(s, turn.plan, turn.verdict))
+        return known[1]
 
     def _fails(self, why: str) -> None:
         if not self._failing:

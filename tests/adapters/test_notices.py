@@ -25,8 +25,8 @@ from awsha.lab.iam import Roles
 from awsha.lab.records import ACCOUNT
 from tests.adapters import aws_lab
 from tests.adapters.aws_lab import A
-from tests.adapters.conftest import require_root
-from tests.adapters.one_node import until
+from tests.adapters.conftest import Sandbox, require_root
+from tests.adapters.one_node import CONFIG, one_node, until
 from tests.core.test_iam_policy import SCOPE
 from tests.core.test_notice import TAKEN
 
@@ -229,3 +229,31 @@ def test_the_configuration_of_it(lines: str, problem: str):
         wanted = parse(text, "awsha.toml").policy.notify
         assert wanted == Notify(("/usr/bin/page", "x"), "arn:aws:sns:eu-west-1:123456789012:alarms.fifo")
     assert parse(sample, "awsha.toml").policy.notify == Notify()
+
+
+# --- awsha check ------------------------------------------------------------------------------------------------------
+
+
+def test_check_finds_a_program_that_would_not_be_run_and_sends_only_when_asked(
+    sandbox: Sandbox, program: Path, tmp_path: Path
+):
+    def play() -> None:
+        written = f'{CONFIG}\n[notify]\ncommand = ["{program}"]\nsns_topic = "{TOPIC}"\n'
+        with one_node(tmp_path, written) as node:
+            program.chmod(0o775)
+            (tmp_path / "log").unlink(missing_ok=True)
+            assert node.awsha("check", "--json") == 1
+            told = json.loads(node.log)
+            [found] = [item for item in told["findings"] if item["code"] == "notify"]
+            assert (found["subject"], found["hint"]) == ("notice by command", f"chmod go-w {program}")
+            assert TOPIC in told["not_asked"][0]
+            assert not (tmp_path / "stdin").exists()
+            program.chmod(0o755)
+            (tmp_path / "log").unlink()
+            assert node.awsha("check", "--notify", "--json") == 1
+            told = json.loads(node.log)
+            [found] = [item for item in told["findings"] if item["code"] == "notify"]
+            assert (found["subject"], told["not_asked"]) == ("notice by sns", [])
+            assert json.loads((tmp_path / "stdin").read_text())["event"] == "test"
+
+    sandbox(play)
