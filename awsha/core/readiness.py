@@ -61,7 +61,7 @@ def takeover(s: Situation, decided: Plan, verdict: Verdict, *, agent: bool = Tru
 
     `agent`: whether one runs on this node.
     """
-    if s.intent is not None and s.intent.role is Role.MASTER and decided.goal == "master":
+    if master(s) == s.me.name and decided.goal != "release":
         return tuple(of_peer(s, instance_id, name) for instance_id, name in s.me.peers.items())
     return (of_this_node(s, decided, verdict, agent=agent),)
 
@@ -85,6 +85,9 @@ def of_this_node(s: Situation, decided: Plan, verdict: Verdict, *, agent: bool =
     because = [*_of_keepalived(s), *_of_plan(rehearsed), *_of_host(s), *_of_zone(s)]
     if not verdict.ok and not because:
         because.append(Reason(UNHEALTHY, verdict.text or "keepalived is told to keep this node out"))
+    if verdict.ok and s.intent is not None and s.intent.role is Role.FAULT:
+        text = "keepalived is in FAULT, and not by this node's health: its interface, or what else it tracks"
+        because.append(Reason(FAULT, text, "journalctl -u keepalived"))
     but = [] if agent else ["no agent answers here: each takeover begins with the start of a process"]
     if decided.goal == "release" and not decided.done and not because:
         but.append("it is still letting go")
@@ -115,9 +118,6 @@ def _of_keepalived(s: Situation) -> list[Reason]:
         return [Reason(Code.KEEPALIVED_GONE, "keepalived does not run here", "systemctl start keepalived")]
     if s.intent.role is Role.STOP:
         return [Reason(STOP, "keepalived was stopped here", "systemctl start keepalived")]
-    if s.intent.role is Role.FAULT:
-        text = "keepalived is in FAULT: this node's health, its interface, or what else it tracks"
-        return [Reason(FAULT, text, "journalctl -u keepalived -u awsha-agent")]
     return []
 
 

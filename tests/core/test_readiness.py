@@ -137,6 +137,17 @@ def test_a_standby_that_is_not_ready_says_why_and_its_first_word_is_the_code(cod
     assert readiness.word(s, plan(s), verdict) == code
 
 
+def test_a_node_that_faulted_itself_says_why_and_not_that_keepalived_did_as_it_was_told():
+    faulted = standby(Role.FAULT, marks=frozenset({RELEASED}))
+    assert [r.code for r in judged(faulted, Verdict(False, "released by an operator")).because] == ["released"]
+
+
+def test_a_paused_master_tells_of_its_peer_and_its_own_word_is_paused():
+    s = serving(host=host(MOUNTED, app=ApplicationState.RUNNING, marks=frozenset({PAUSED})))
+    assert judged(s).node == "b"
+    assert readiness.word(s, plan(s), OK) == "paused"
+
+
 @pytest.mark.parametrize("mark", [STOPPING, GONE])
 def test_what_is_out_of_vrrp_is_not_ready(mark: str):
     assert judged(standby(marks=frozenset({mark}))).because[0].code == "released"
