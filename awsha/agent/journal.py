@@ -46,6 +46,10 @@ class Journal:
         """One line about a group."""
         self._log(logging.INFO, group, text)
 
+    def warn(self, group: str, text: str) -> None:
+        """One line about something that went wrong and stops nothing."""
+        self._log(logging.WARNING, group, text)
+
     def _log(self, level: int, group: str, text: str, **fields: str) -> None:
         """One line; `fields` are for the journal. Their names are in lower case here."""
         known = {"GROUP": group, "TRANSITION_ID": self._transition.get(group, "")}

@@ -82,6 +82,19 @@ def read(group: str, where: Path | None = None) -> Found:
     return parse(content)
 
 
+def newest(group: str, where: Path | None = None) -> Transition | None:
+    """What the last readable line of a group's file has; None when there is none. Raises OSError, as `read` does."""
+    try:
+        with _opened(where or folder()) as directory, _file(directory, group + SUFFIX, os.O_RDONLY) as descriptor:
+            lines = _content(descriptor).split(b"\n")
+    except FileNotFoundError:
+        return None
+    for raw in reversed(lines):
+        with contextlib.suppress(ValueError, RecursionError):
+            return from_dict(json.loads(raw))
+    return None
+
+
 def groups(where: Path | None = None) -> list[str]:
     """The groups that have a file. Raises OSError."""
     try:

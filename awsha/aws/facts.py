@@ -19,6 +19,7 @@ from awsha.core.model import (
     InstanceFacts,
     InstanceState,
     Releasing,
+    Said,
     Serving,
     VolumeFacts,
     VolumeState,
@@ -26,7 +27,8 @@ from awsha.core.model import (
 
 RELEASING_TAG = "awsha:releasing"
 SERVING = "serving"
-TAG_MOST = 200  # characters of a tag's value; EC2 takes 256
+STATUS_TAG = "awsha:status"  # on a node's own instance: how its groups are
+TAG_MOST = 256  # characters of a tag's value (EC2 user guide, "Tag restrictions")
 
 W = TypeVar("W", bound=StrEnum)
 
@@ -83,6 +85,25 @@ def _moment(seconds: str) -> float | None:
     return at_wall if math.isfinite(at_wall) and at_wall >= 0 else None
 
 
+def said_value(said: Said) -> str:
+    """The value of the `awsha:status` tag: Unix seconds, then GROUP:WORD for each group, as many as EC2 takes."""
+    text = f"{said.at_wall:.0f}"
+    for group, word in said.words:
+        more = f" {group}:{word}"
+        text += more if len(text) + len(more) <= TAG_MOST else ""
+    return text
+
+
+def said_of(value: str) -> Said | None:
+    """Read the tag's value back. None when anything else than awsha wrote it."""
+    seconds, *words = value.split()[:TAG_MOST] or [""]
+    at_wall = _moment(seconds)
+    pairs = [word.partition(":") for word in words]
+    if at_wall is None or not all(group and word for group, _, word in pairs):
+        return None
+    return Said(at_wall, tuple((group, word) for group, _, word in pairs))
+
+
 def volumes(reply: object, action: str = "DescribeVolumes") -> dict[str, VolumeFacts]:
     """The volumes of a DescribeVolumes reply, by id. Raises Ec2Error (REPLY)."""
     found = (_volume(record, action) for record in _records(reply, "Volumes", action))
@@ -134,17 +155,22 @@ def next_token(reply: object) -> str:
 
 def _volume(record: Mapping[str, Any], action: str) -> VolumeFacts:
     attachments = (_attachment(item, action) for item in _records(record, "Attachments", action))
-    tags = {tag.get("Key"): tag.get("Value") for tag in _records(record, "Tags", action)}
-    told = tags.get(RELEASING_TAG)
+    told = _tag(record, RELEASING_TAG, action)
     return VolumeFacts(
         id=_id(record, "VolumeId", action),
         state=_word(VolumeState, record.get("State"), action),
         attachments=tuple(item for item in attachments if item.state is not AttachmentState.DETACHED),
-        releasing=releasing_of(told) if isinstance(told, str) else None,
-        serving=serving_of(told) if isinstance(told, str) else None,
+        releasing=releasing_of(told) if told is not None else None,
+        serving=serving_of(told) if told is not None else None,
         multi_attach=record.get("MultiAttachEnabled") is True,
         zone=_text(record.get("AvailabilityZone"), action),
     )
+
+
+def _tag(record: Mapping[str, Any], key: str, action: str) -> str | None:
+    """The value of a tag, None when there is none."""
+    value = {tag.get("Key"): tag.get("Value") for tag in _records(record, "Tags", action)}.get(key)
+    return value if isinstance(value, str) else None
 
 
 def _attachment(record: Mapping[str, Any], action: str) -> Attachment:
@@ -161,6 +187,7 @@ def _instance(record: Mapping[str, Any], action: str) -> Instance:
     names.add(_text(record.get("RootDeviceName"), action))
     addresses = {address for eni in enis for address in eni.addresses}
     addresses.add(_text(record.get("PrivateIpAddress"), action))
+    said = _tag(record, STATUS_TAG, action)
     facts = InstanceFacts(
         id=_id(record, "InstanceId", action),
         state=_word(InstanceState, _record(record.get("State"), action).get("Name"), action),
@@ -168,6 +195,7 @@ def _instance(record: Mapping[str, Any], action: str) -> Instance:
         device_names=frozenset(names - {""}),
         zone=_text(_record(record.get("Placement") or {}, action).get("AvailabilityZone"), action),
         subnet=_text(record.get("SubnetId"), action),
+        said=said_of(said) if said is not None else None,
     )
     return Instance(facts=facts, interfaces=enis)
 

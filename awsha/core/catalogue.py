@@ -272,6 +272,12 @@ CATALOGUE: dict[Code, Entry] = {
         "its name is no group's or no point's, or it is not executable: what it was meant to do is not done",
         "correct its name (docs/hooks.md), chmod +x it, or take it away",
     ),
+    Code.NOTIFY: Entry(
+        _WARNING,
+        "nobody would be told of a failover, or by one way less, though [notify] asks for it",
+        "the failover works; who should know of it does not",
+        "see docs/notify.md; awsha check --notify sends a test",
+    ),
     Code.NET_UTILS: Entry(
         _WARNING,
         "amazon-ec2-net-utils manages the interface of the VIPs",

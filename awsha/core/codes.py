@@ -57,6 +57,7 @@ class Code(StrEnum):
     PROGRAM_MISSING = "program-missing"
     HOOK_UNSAFE = "hook-unsafe"
     HOOK_IGNORED = "hook-ignored"
+    NOTIFY = "notify"
     NET_UTILS = "net-utils"
     VIP_IN_NETWORK_CONFIG = "vip-in-network-config"
     KEEPALIVED_MISSING = "keepalived-missing"

@@ -211,6 +211,12 @@ def hooks(files: tuple[HookFile, ...] | Unknown) -> Iterator[Finding]:
             yield Finding(Code.HOOK_IGNORED, f"{file.path} is never run: {file.ignored}", file.path)
 
 
+def notices(failed: Mapping[str, tuple[str, str]]) -> Iterator[Finding]:
+    """Ways to tell somebody that do not work: way -> (why, hint)."""
+    for way, (why, hint) in failed.items():
+        yield Finding(Code.NOTIFY, f"{way}: {why}", way, hint)
+
+
 def application(group: Group, unit: UnitFile | Unknown | None, missing: tuple[str, ...]) -> Iterator[Finding]:
     """The unit, or the programs that cannot be run."""
     if group.application and group.application.unit and isinstance(unit, UnitFile):

@@ -134,6 +134,18 @@ class VolumeFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class Said:
+    """The `awsha:status` tag of an instance: a word for each group, as its agent wrote it at `at_wall` (its clock)."""
+
+    at_wall: float
+    words: tuple[tuple[str, str], ...]
+
+    def of(self, group: str) -> str | None:
+        """The word for one group; None when there is none."""
+        return dict(self.words).get(group)
+
+
+@dataclass(frozen=True, slots=True)
 class InstanceFacts:
     """What EC2 says of one node's instance. `addresses`: private IPv4 addresses of all its ENIs, primaries included."""
 
@@ -143,6 +155,7 @@ class InstanceFacts:
     device_names: frozenset[str] = frozenset()  # names in its block device mapping
     zone: str = ""
     subnet: str = ""
+    said: Said | None = None
 
 
 @dataclass(frozen=True, slots=True)
