@@ -90,7 +90,7 @@ def _check(loaded: Loaded, progress: Progress) -> Report:
     got = reads.run(
         {"metadata": partial(_metadata, metadata)}
         | (cloud_reads.first(ec2, policy) if ec2 else {})
-        | (_host_reads(policy, here) if here else {})
+        | (_host_reads(policy, here, Path(loaded.file)) if here else {})
     )
     volumes = got.get(cloud_reads.VOLUMES)
     if isinstance(volumes, cloud_reads.Resolved):
@@ -188,7 +188,7 @@ def _hops(instance_id: str) -> str:
 # --- this host -------------------------------------------------------------------------------------------------
 
 
-def _host_reads(policy: Policy, here: Here) -> dict[str, Task]:
+def _host_reads(policy: Policy, here: Here, config: Path) -> dict[str, Task]:
     vips = [vip for group in policy.groups for vip in group.vips]
     tasks: dict[str, Task] = {
         "agent": about.running,
@@ -196,6 +196,7 @@ def _host_reads(policy: Policy, here: Here) -> dict[str, Task]:
         "network configuration": partial(host.vips_written, vips),
         "keepalived": partial(host.keepalived, policy, here.node.name, here.interfaces[0]),
         "command": partial(host.command, policy),
+        "rights": partial(host.unsafe, config),
         "hooks": partial(hooks.inspect, frozenset(group.name for group in policy.groups)),
     }
     tasks |= {f"net-utils {name}": partial(host.net_utils, name) for name in here.interfaces}
@@ -217,6 +218,7 @@ def _of_host(policy: Policy, here: Here, got: Mapping[str, Any]) -> list[Finding
         *judge_host.tools(got["programs"]),
         *judge_host.keepalived(here.node.name, got["keepalived"]),
         *judge_host.written(got["network configuration"]),
+        *judge_host.unsafe(got["rights"]),
         *judge_host.hooks(got["hooks"]),
     ]
     if not isinstance(got["command"], Unknown):

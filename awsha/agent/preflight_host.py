@@ -13,11 +13,12 @@ from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
+from awsha.agent import paths
 from awsha.config.keepalived import Interface, render
-from awsha.config.machine import running_command
+from awsha.config.machine import path_refused, running_command
 from awsha.config.paths import run_dir
 from awsha.core.errors import AwshaError
-from awsha.core.judge_host import FstabLine, Keepalived, MountPoint
+from awsha.core.judge_host import FstabLine, HookFile, Keepalived, MountPoint
 from awsha.core.model import Device, Unknown
 from awsha.core.policy import Application, Policy, Volume
 from awsha.host import blockdev, mounts
@@ -34,6 +35,13 @@ NETWORK_FILES = (
 UNIT_DIRECTORIES = ("etc/systemd/system", "usr/lib/systemd/system", "lib/systemd/system")
 NET_UTILS_UNIT = "refresh-policy-routes@"
 LARGEST_FILE = 1 << 20
+
+
+def unsafe(config: Path) -> tuple[HookFile, ...]:
+    """What decides what root does here, and could have been written by others. What is not there is no finding."""
+    places = dict.fromkeys((config.absolute(), KEEPALIVED_CONF, paths.run_dir(), paths.state_dir()))
+    refused = {place: path_refused(place) for place in places if place.exists()}
+    return tuple(HookFile(str(place), *why) for place, why in refused.items() if why is not None)
 
 
 def which(program: str) -> str | None:

@@ -22,6 +22,7 @@ from awsha.core.model import (
     VolumeFacts,
     VolumeState,
 )
+from awsha.core.plain import printable
 
 RELEASING_TAG = "awsha:releasing"
 
@@ -60,7 +61,7 @@ def releasing_of(value: str) -> Releasing | None:
         return None
     if not node.strip() or not math.isfinite(at_wall) or at_wall < 0:
         return None
-    return Releasing(node=node.strip(), at_wall=at_wall)
+    return Releasing(node=printable(node), at_wall=at_wall)
 
 
 def volumes(reply: object, action: str = "DescribeVolumes") -> dict[str, VolumeFacts]:

@@ -55,6 +55,7 @@ class Code(StrEnum):
     UNIT_MISSING = "unit-missing"
     UNIT_ENABLED = "unit-enabled"
     PROGRAM_MISSING = "program-missing"
+    CONFIG_UNSAFE = "config-unsafe"
     HOOK_UNSAFE = "hook-unsafe"
     HOOK_IGNORED = "hook-ignored"
     NET_UTILS = "net-utils"
@@ -291,6 +292,12 @@ CATALOGUE: dict[Code, Entry] = {
         "a start, stop or check program of the application can't be run",
         "the application cannot be started, stopped or watched",
         "install it on every node, or correct [group.application]",
+    ),
+    Code.CONFIG_UNSAFE: Entry(
+        _ERROR,
+        "awsha.toml, keepalived.conf, the run or the state directory, or a folder above, is not root's alone",
+        "what stands there is done as root: the agent does not start with it, keepalived asks nobody",
+        "chown root, and chmod go-w",
     ),
     Code.HOOK_UNSAFE: Entry(
         _ERROR,
