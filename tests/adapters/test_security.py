@@ -74,7 +74,7 @@ def secrets_in(node: OneNode) -> list[str]:
 def test_an_agent_that_is_started_with_no_umask_keeps_all_to_itself_and_tells_no_secret(
     sandbox: Sandbox, tmp_path: Path
 ):
-    """First with a token that no HTTP library can send (it quotes it), then with a good one; all output is looked at."""
+    """First with a token that no HTTP library can send (it quotes it), then with a good one; all is looked at."""
 
     def play() -> None:
         with one_node(tmp_path) as node:
