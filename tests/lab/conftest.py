@@ -14,8 +14,10 @@ from typing import Any
 
 import pytest
 
-from awsha.lab import sweep
+from awsha.core.errors import AwshaError
+from awsha.lab import linux, sweep
 from awsha.lab.control import ask
+from awsha.lab.enter import entering
 from awsha.lab.settings import Lab
 from awsha.lab.start import stop, tails
 
@@ -74,8 +76,20 @@ class LabUnderTest:
     def exec(
         self, node: str, *argv: str, check: bool = True, timeout_s: float = 30.0
     ) -> subprocess.CompletedProcess[str]:
-        """`lab exec NODE -- ARGV`."""
-        return self.awsha("lab", "exec", node, "--", *argv, check=check, timeout_s=timeout_s)
+        """What `lab exec NODE -- ARGV` does, without starting an awsha for it: that would be half of the time."""
+        try:
+            where = ask(self.lab, {"do": "enter", "node": node})
+        except AwshaError as error:
+            done = subprocess.CompletedProcess(argv, 1, "", f"awsha: {error.message}\n")
+        else:
+            words, environment = entering(where, list(argv))
+            done = subprocess.run(
+                words, env=environment, capture_output=True, text=True, timeout=timeout_s, check=False,
+                preexec_fn=lambda: linux.join_cgroup(Path(where["cgroup"])),  # it freezes and dies with the node
+            )  # fmt: skip
+        if check and done.returncode != 0:
+            raise AssertionError(f"{node}: {' '.join(argv)} -> {done.returncode}\n{done.stdout}\n{done.stderr}")
+        return done
 
     def fail(self, node: str, kind: str) -> None:
         """`lab fail NODE KIND`."""
