@@ -266,6 +266,7 @@ def _host_reads(policy: Policy, here: Here, toml: Path) -> dict[str, Task]:
         "network configuration": partial(host.vips_written, vips),
         "keepalived": partial(host.keepalived, policy, here.node.name, here.interfaces[0], toml=toml),
         "command": partial(host.command, policy),
+        "rights": partial(host.unsafe, toml),
         "hooks": partial(hooks.inspect, frozenset(group.name for group in policy.groups)),
     }
     tasks |= {f"net-utils {name}": partial(host.net_utils, name) for name in here.interfaces}
@@ -292,6 +293,7 @@ def _of_host(policy: Policy, here: Here, got: Mapping[str, Any]) -> list[Finding
         *judge_host.tools(got["programs"]),
         *judge_host.keepalived(here.node.name, got["keepalived"]),
         *judge_host.written(got["network configuration"]),
+        *judge_host.unsafe(got["rights"]),
         *judge_host.hooks(got["hooks"]),
     ]
     if not isinstance(got["command"], Unknown):

@@ -218,6 +218,9 @@ class Agent:
     def _accept(self, server: socket.socket) -> None:
         with contextlib.suppress(OSError):
             connection, _ = server.accept()
+            if _peer(connection) not in (0, os.geteuid()):
+                connection.close()  # nothing it says is read, and it takes nobody's place
+                return
             connection.setblocking(False)
             self._on(connection, lambda: self._answer(connection))
             self._silent.append(connection)
@@ -231,9 +234,6 @@ class Agent:
         self._selector.unregister(connection)
         self._silent.remove(connection)
         with connection, contextlib.suppress(OSError):
-            uid = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[1]
-            if uid not in (0, os.geteuid()):
-                return
             connection.settimeout(1.0)
             words = connection.recv(4096).decode(errors="replace").split()
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
@@ -348,6 +348,12 @@ def _report(converger: Converger) -> dict[str, Any]:
     turn = converger.last
     assert turn is not None  # noqa: S101
     return group_report(turn.situation, turn.plan, turn.verdict, converger.loop.running)
+
+
+def _peer(connection: socket.socket) -> int:
+    """The user who connected, by the kernel's word: SO_PEERCRED (unix(7)) has pid, uid, gid."""
+    uid: int = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[1]
+    return uid
 
 
 def _swallow(reader: socket.socket) -> None:

@@ -24,6 +24,7 @@ from awsha.core.model import (
     VolumeFacts,
     VolumeState,
 )
+from awsha.core.plain import printable
 
 RELEASING_TAG = "awsha:releasing"
 SERVING = "serving"
@@ -66,7 +67,7 @@ def releasing_of(value: str) -> Releasing | None:
     seconds, _, rest = value.partition(" ")
     node, _, why = rest.strip().partition(" ")
     at_wall = _moment(seconds)
-    return None if at_wall is None or not node else Releasing(node, at_wall, why.strip())
+    return None if at_wall is None or not node else Releasing(printable(node), at_wall, printable(why.strip()))
 
 
 def serving_of(value: str) -> Serving | None:
@@ -74,7 +75,7 @@ def serving_of(value: str) -> Serving | None:
     word, _, rest = value.partition(" ")
     seconds, _, node = rest.partition(" ")
     at_wall = _moment(seconds)
-    return None if word != SERVING or at_wall is None or not node.strip() else Serving(node.strip(), at_wall)
+    return None if word != SERVING or at_wall is None or not node.strip() else Serving(printable(node.strip()), at_wall)
 
 
 def _moment(seconds: str) -> float | None:
@@ -101,7 +102,7 @@ def said_of(value: str) -> Said | None:
     pairs = [word.partition(":") for word in words]
     if at_wall is None or not all(group and word for group, _, word in pairs):
         return None
-    return Said(at_wall, tuple((group, word) for group, _, word in pairs))
+    return Said(at_wall, tuple((printable(group), printable(word)) for group, _, word in pairs))
 
 
 def volumes(reply: object, action: str = "DescribeVolumes") -> dict[str, VolumeFacts]:

@@ -9,6 +9,7 @@ from awsha.aws.ec2 import CALL_TIMEOUT_S, Ec2, tag_filters
 from awsha.aws.inspect import pages
 from awsha.aws.permissions import partition_of
 from awsha.core.found import FoundInstance, FoundVolume, members, name_of
+from awsha.core.plain import printable
 from awsha.core.policy import Tags
 
 
@@ -74,7 +75,8 @@ def _attachments(record: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _tags(record: Mapping[str, Any]) -> dict[str, str]:
-    return {str(tag.get("Key")): str(tag.get("Value") or "") for tag in record.get("Tags", ())}
+    """For people: the values are anybody's who may tag."""
+    return {str(tag.get("Key")): printable(str(tag.get("Value") or "")) for tag in record.get("Tags", ())}
 
 
 def _arn(ec2: Ec2, account: str, what: str) -> str:

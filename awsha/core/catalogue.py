@@ -260,6 +260,12 @@ CATALOGUE: dict[Code, Entry] = {
         "the application cannot be started, stopped or watched",
         "install it on every node, or correct [group.application]",
     ),
+    Code.CONFIG_UNSAFE: Entry(
+        _ERROR,
+        "awsha.toml, keepalived.conf, the run or the state directory, or a folder above, is not root's alone",
+        "what stands there is done as root: the agent does not start with it, keepalived asks nobody",
+        "chown root, and chmod go-w",
+    ),
     Code.HOOK_UNSAFE: Entry(
         _ERROR,
         "a hook, or a folder above it, can be written to by others than root, or does not belong to root",

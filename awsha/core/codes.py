@@ -55,6 +55,7 @@ class Code(StrEnum):
     UNIT_ENABLED = "unit-enabled"
     UNIT_RUNTIME = "unit-runtime"
     PROGRAM_MISSING = "program-missing"
+    CONFIG_UNSAFE = "config-unsafe"
     HOOK_UNSAFE = "hook-unsafe"
     HOOK_IGNORED = "hook-ignored"
     NOTIFY = "notify"

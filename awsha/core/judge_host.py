@@ -200,6 +200,13 @@ def file_system(facts: FileSystem | Unknown) -> Iterator[Finding]:
         yield Finding(Code.MOUNT_OPTIONS, what, volume.mount)
 
 
+def unsafe(places: tuple[HookFile, ...] | Unknown) -> Iterator[Finding]:
+    """Files and folders that decide what root does, and that others could have written."""
+    if not isinstance(places, Unknown):
+        for place in places:
+            yield Finding(Code.CONFIG_UNSAFE, f"{place.path}: {place.refused}", place.path, place.hint)
+
+
 def hooks(files: tuple[HookFile, ...] | Unknown) -> Iterator[Finding]:
     """Hooks that would be refused, and files that are none."""
     if isinstance(files, Unknown):
