@@ -20,7 +20,6 @@ from tests.adapters.test_cloudformation import FILE, stack
 from tests.adapters.test_terraform import MODULE, PROGRAM, needs_program
 from tests.tools.pages import ROOT, blocks, shell_lines
 
-
 pytestmark = pytest.mark.xdist_group("terraform")
 
 
