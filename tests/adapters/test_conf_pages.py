@@ -1,4 +1,4 @@
-"""docs/terraform.md and docs/watcher.md as readers follow them: Terraform without AWS, the AWS CLI's words in moto."""
+"""The pages about what is in conf as readers follow them: Terraform without AWS, the AWS CLI's words in moto."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import re
 import shlex
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,9 @@ def call(client: Any, words: list[str]) -> Any:
     shapes = model.operation_model(names[operation]).input_shape.members
     flags = {f"--{xform_name(name, '-')}": name for name in shapes}
     flags |= {"--notification-endpoint": "Endpoint"}  # the CLI's own name: --endpoint would look like --endpoint-url
+    if "revision" in shapes:
+        shapes = {**shapes, "s3Location": shapes["revision"].members["s3Location"]}
+        flags["--s3-location"] = "s3Location"
     given: dict[str, list[str]] = {}
     for word in rest:
         if word.startswith("--"):
@@ -112,6 +116,8 @@ def call(client: Any, words: list[str]) -> Any:
         else:
             last.append(word)
     parameters = {name: parsed(shapes[name], values) for name, values in given.items()}
+    if "s3Location" in parameters:  # the CLI's short form of a revision
+        parameters["revision"] = {"revisionType": "S3", "s3Location": parameters.pop("s3Location")}
     return getattr(client, operation.replace("-", "_"))(**parameters)
 
 
@@ -122,7 +128,7 @@ def parsed(shape: Shape, values: list[str]) -> Any:
     [value] = values
     if shape.type_name == "structure":
         return dict(part.split("=", 1) for part in value.split(","))
-    kinds = {"integer": int, "double": float}
+    kinds: dict[str, Callable[[str], Any]] = {"integer": int, "double": float}
     return kinds.get(shape.type_name, str)(value)
 
 
@@ -141,6 +147,38 @@ def test_subscriber_and_alarm_are_made_as_the_page_says(monkeypatch: pytest.Monk
     assert subscriber["Endpoint"] == "duty@example.com"
     assert (alarm["AlarmActions"], alarm["TreatMissingData"]) == ([topic], "breaching")
     assert (alarm["Namespace"], alarm["MetricName"]) == ("awsha", "Apart")
+
+
+def test_a_deployment_is_made_as_the_page_says(monkeypatch: pytest.MonkeyPatch):
+    for name in ("AWS_ENDPOINT_URL", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    boto3, moto = pytest.importorskip("boto3"), pytest.importorskip("moto")
+    words = {"ROLE": "arn:aws:iam::123456789012:role/deploys", "PAIR": "pair-1", "BUCKET": "revisions"}
+    with moto.mock_aws():
+        client = boto3.client("codedeploy", "eu-west-1")
+        for line in lines("codedeploy.md", "aws"):
+            filled_in = re.sub("|".join(words), lambda match: words[match[0]], line)
+            call(client, shlex.split(filled_in)[2:])
+        [deployment] = client.list_deployments()["deployments"]
+        group = client.get_deployment_group(applicationName="awsha", deploymentGroupName="pair")["deploymentGroupInfo"]
+        made = client.get_deployment(deploymentId=deployment)["deploymentInfo"]
+    assert group["deploymentConfigName"] == "CodeDeployDefault.OneAtATime"
+    assert group["ec2TagFilters"] == [{"Key": "awsha:pair", "Value": "pair-1", "Type": "KEY_AND_VALUE"}]
+    assert made["revision"]["s3Location"] == {"bucket": "revisions", "key": "awsha.zip", "bundleType": "zip"}
+
+
+def test_a_revision_has_the_appspec_its_scripts_and_one_wheel(tmp_path: Path):
+    shutil.copytree(ROOT / "conf/codedeploy", tmp_path / "conf/codedeploy")
+    stand_in_for_pip = "#!/bin/sh\nmkdir -p build/revision && : >build/revision/awsha-1-py3-none-any.whl\n"
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/pip").write_text(stand_in_for_pip)
+    (tmp_path / "bin/pip").chmod(0o755)
+    environment = {**os.environ, "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"}
+    for line in lines("codedeploy.md", "here"):
+        subprocess.run(["sh", "-euc", line], cwd=tmp_path, env=environment, check=True, timeout=60)
+    revision = tmp_path / "build/revision"
+    assert {item.name for item in revision.iterdir()} == {"appspec.yml", "scripts", "awsha-1-py3-none-any.whl"}
+    assert os.access(revision / "scripts/before-install", os.X_OK)
 
 
 def test_the_stack_has_what_the_page_gives_it():
