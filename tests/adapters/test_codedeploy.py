@@ -6,6 +6,7 @@ is what the scripts before it did.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
@@ -17,6 +18,15 @@ from typing import Any
 
 import pytest
 import yaml
+
+from awsha.agent.report import group_report
+from awsha.cli.history import history
+from awsha.core.findings import Code, Finding
+from awsha.core.health import Verdict
+from awsha.core.model import Role
+from awsha.core.plan import plan
+from awsha.core.transition import Transition
+from tests.core.situations import situation
 
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "conf/codedeploy"
@@ -269,6 +279,16 @@ def test_what_can_hang_has_a_deadline():
     assert len(calls) > 8
     bounded = re.compile(r'timeout \d+ ("\$RELEASE/|python3 )?$')
     assert [line for line in calls if not all(bounded.search(line[: m.start()]) for m in called.finditer(line))] == []
+
+
+def test_what_the_scripts_read_is_what_awsha_writes():
+    """The stand-in must not be the only one that has these keys."""
+    assert {"goal", "serving_at", "began"} <= {field.name for field in dataclasses.fields(Transition)}
+    assert "code" in Finding(Code.CLOCK, "").as_dict()
+    master = situation(Role.MASTER)
+    assert "serving" in group_report(master, plan(master), Verdict(True))
+    flags = {name for option in history.params for name in option.opts}
+    assert {"--json", "--group"} <= flags
 
 
 # --- both nodes -------------------------------------------------------------------------------------------------------
