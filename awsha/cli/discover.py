@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from awsha.core.errors import EX_CONFIG, AwshaError
-from awsha.core.found import FoundInstance, FoundVolume
+from awsha.core.found import VIP_TAG, FoundInstance, FoundVolume, vips
 from awsha.core.policy import Tags
 
 
@@ -51,7 +51,13 @@ def _tags(_ctx: click.Context, _option: click.Parameter, words: tuple[str, ...])
 @click.option("--refresh", is_flag=True, help="Find the nodes of awsha.toml's [discover] anew, and keep them here.")
 @click.option("--write", is_flag=True, help="Write the awsha.toml that --config names.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Write this awsha.toml.")
-@click.option("--vip", "vips", multiple=True, metavar="ADDRESS", help="To write: an address that moves.")
+@click.option(
+    "--vip",
+    "vips",
+    multiple=True,
+    metavar="ADDRESS",
+    help="To write: an address that moves; by default those that the tag awsha:vip of the volume or a node names.",
+)
 @click.option("--mount", metavar="PATH", help="To write: where the volume is mounted; without it: no volume.")
 @click.option("--group", default="data", show_default=True, metavar="NAME", help="To write: what moves together.")
 @click.option("--force", is_flag=True, help="Replace the file when it exists.")
@@ -66,8 +72,6 @@ def discover(config: Path, /, tags: Tags, region: str | None, **options: Any) ->
     if options["refresh"]:
         _refresh(config)
         return
-    if output is not None and not options["vips"]:
-        raise click.UsageError("to write an awsha.toml give the address that moves: --vip ADDRESS")
     tags, region = _by_config(config, tags, region)
     seen = _look(tags, options["volume_tags"] or tags, region)
     if output is not None:
@@ -84,6 +88,7 @@ def _as_dict(seen: Seen) -> dict[str, Any]:
         "tags": dict(seen.tags),
         "instances": [asdict(item) for item in seen.instances],
         "volumes": [asdict(item) for item in seen.volumes],
+        "vips": vips(seen.instances, seen.volumes),
     }
 
 
@@ -140,12 +145,16 @@ def _write(output: Path, seen: Seen, options: dict[str, Any]) -> None:
         message = "no tags were given, and not all that is there is one pair"
         raise AwshaError(message, hint="awsha discover --tag KEY=VALUE …", exit_code=EX_CONFIG)
     nodes = found.nodes(seen.instances, seen.tags)
+    addresses = options["vips"] or found.vips(seen.instances, seen.volumes)
+    if not addresses:
+        message = f"no volume and no node has a tag {VIP_TAG}, so the address that moves is not known"
+        raise AwshaError(message, hint="--vip ADDRESS", exit_code=EX_CONFIG)
     mounts = []
     if options["mount"]:
         chosen = found.volume(seen.volumes, seen.volume_tags, seen.instances[0].zone)
         mounts = [f"{chosen.id}:{options['mount']}"]
     words = [f"{node.name}={node.address}" for node in nodes]
-    wish = Wish(words, options["vips"], mounts, options["group"], region=seen.region)
+    wish = Wish(words, addresses, mounts, options["group"], region=seen.region)
     write_atomic(output, compose(wish, str(output)), 0o600, replace=options["force"])
     click.echo(f"wrote {output}: {', '.join([*words, *mounts])}")
 
