@@ -68,7 +68,8 @@ def vips_of(tags: dict[str, str]) -> tuple[str, ...]:
 
 def vips(instances: Iterable[FoundInstance], volumes: Iterable[FoundVolume]) -> tuple[str, ...]:
     """All addresses that tags name, each once, those of the volumes first."""
-    return tuple(dict.fromkeys(vip for item in (*volumes, *instances) for vip in item.vips))
+    named = [*(item.vips for item in volumes), *(item.vips for item in instances)]
+    return tuple(dict.fromkeys(vip for one in named for vip in one))
 
 
 def members(found: Iterable[FoundInstance]) -> list[FoundInstance]:

@@ -19,7 +19,7 @@ from tests.tools.pages import PAGES, ROOT, blocks, shell_lines, spans
 
 RUNBOOK = ROOT / "docs" / "runbook.md"
 SHOWS = {"wait": "waits", "unknown": "waits", "block": "blocked"}  # Draft's methods: what a person sees
-MARKED = {"getting-started.md", "migration.md"}  # pages whose blocks each say who runs them
+MARKED = {"ansible.md", "getting-started.md", "migration.md"}  # pages whose blocks each say who runs them
 by_name = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 
 
