@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from awsha.cli.complete import groups
 from awsha.core.model import Role
 
 
@@ -29,7 +30,7 @@ def agent(config: Path, verbose: bool, failed: bool) -> int:
 
 
 @click.command()
-@click.argument("group")
+@click.argument("group", shell_complete=groups)
 @click.option("--role", type=click.Choice([r.value for r in Role]), help="Default: what keepalived said last.")
 @click.option(
     "--timeout",

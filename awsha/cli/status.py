@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from awsha.cli.complete import groups
 from awsha.core.errors import EX_CONFIG, AwshaError
 from awsha.core.model import Role
 
@@ -17,7 +18,7 @@ UNKNOWN = 3  # for a monitoring plugin, a question without an answer is neither 
 
 
 @click.command()
-@click.argument("group", required=False)
+@click.argument("group", required=False, shell_complete=groups)
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 @click.option("--watch", is_flag=True, help="Look again and again, until Ctrl-C.")
 @click.pass_obj
@@ -77,7 +78,7 @@ def _watch(look: Any) -> int:  # noqa: ANN401  a callable without arguments
 
 
 @click.command()
-@click.argument("group")
+@click.argument("group", shell_complete=groups)
 @click.option("--role", type=click.Choice([r.value for r in Role]), required=True, help="As if keepalived said this.")
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 @click.pass_obj
