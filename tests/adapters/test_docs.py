@@ -22,7 +22,7 @@ VOLUMES = f'[[group.volume]]\nid = "{VOLUME}"\nmount = "/srv/data"\n'
 
 @pytest.mark.parametrize("block", HERE, ids=str)
 def test_it_works_here(block: Block, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    if block.page != "README.md":  # which begins by writing one
+    if "awsha init " not in block.text:
         (tmp_path / "awsha.toml").write_text(CONFIG + VOLUMES)
     awsha = tmp_path / "bin" / "awsha"
     awsha.parent.mkdir()

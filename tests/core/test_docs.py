@@ -16,11 +16,12 @@ from awsha.cli.main import cli
 from awsha.core.catalogue import CATALOGUE
 from awsha.core.situation import Code
 from tests.tools import awscli, reference
-from tests.tools.pages import PAGES, ROOT, SHELL, Block, blocks, shell_lines, spans
+from tests.tools.pages import FENCE, PAGES, ROOT, SHELL, Block, blocks, shell_lines, spans
 
 RUNBOOK = ROOT / "docs" / "runbook.md"
 SHOWS = {"wait": "waits", "unknown": "waits", "block": "blocked"}  # Draft's methods: what a person sees
-FOLLOWED = {"getting-started.md", "migration.md", "check.md"}  # by a test in the lab: those that nodes run
+# Pages that a test in the lab follows: those with blocks that nodes run.
+FOLLOWED = {"getting-started.md", "migration.md", "check.md", "history.md", "configuration.md"}
 APART = {"terraform", "deploy"}  # by tests/adapters/test_conf_pages.py
 ROOM = {"a", "b", "a b", "boot b", "crash b", "here", "aws", "procedure", *APART}
 by_name = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -218,6 +219,14 @@ def test_every_block_of_commands_is_run_by_a_test_or_says_why_not(block: Block):
     elif block.who == "procedure":
         missing = [line for line in lines if line not in _played() and not awscli.commands(line)]
         assert missing == [], "no test runs it"
+
+
+@by_name
+def test_blocks_are_fenced(page: Path):
+    """What is only indented says neither what it is nor who runs it."""
+    text = FENCE.sub("", page.read_text())
+    indented = re.findall(r"\n\n {4}(?!<!-- run: )(.*)", text)
+    assert indented == []
 
 
 @lru_cache

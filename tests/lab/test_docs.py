@@ -128,12 +128,19 @@ class Reader:
         return subprocess.CompletedProcess([], done.returncode, printed, done.stderr)
 
     def systemctl(self, node: str, words: list[str]) -> None:
-        """`start` and `enable --now` of the two units; `stop` of a keepalived that is not there."""
+        """`start`, `enable --now`, `restart`, `reload` of the two units; `stop` of a keepalived that is not there."""
         units = [word for word in words if word in ("awsha-agent", "keepalived")]
         assert units, words
         if words[0] == "stop":
             assert self.lab.status()["nodes"][node]["keepalived"] == "stopped"
             return
+        if words == ["reload", "keepalived"]:
+            self.lab.exec(node, "sh", "-c", "kill -HUP $(cat /run/keepalived.pid)")
+            return
+        if words == ["restart", "awsha-agent"]:
+            self.lab.fail(node, "agent-kill")
+            self.lab.wait_until(lambda: self.lab.status()["nodes"][node]["agent"] == "stopped", 20, "it has ended")
+            words = ["start", "awsha-agent"]
         assert words[0] == "start" or words[:2] == ["enable", "--now"], words
         for program in ("agent", "keepalived"):
             if {"agent": "awsha-agent"}.get(program, program) in units:
@@ -212,6 +219,10 @@ def test_getting_started(reader: Reader):
     lab.wait_until(lambda: lab.exec("b", "awsha", "status", check=False).returncode == 0, 60, "b is standby again")
     assert lab.holder() == "a"
     reader.follow("check.md")
+    reader.follow("history.md")
+    reader.follow("configuration.md")
+    lab.wait_until(lambda: lab.exec("a", "awsha", "status", check=False).returncode == 0, 60, "a goes on as before")
+    assert lab.holder() == "a"
     assert lab.status()["violations"] == []
 
 

@@ -76,6 +76,7 @@ def serve() -> None:
 
     for module in {entry[0] for entry in COMMANDS.values()} | {"awsha.agent.preflight", "awsha.agent.operate"}:
         importlib.import_module(module)
+    os.chdir("/tmp")
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     for line in sys.stdin:
