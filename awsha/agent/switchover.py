@@ -38,6 +38,11 @@ def switchover(node: Node, group: Group, to: str | None, timeout_s: float, watch
     watch.goes_on = f"the switchover of {name} goes on; {me.name} comes back as a backup. See: awsha status {name}"
     if not watch.until(partial(_let_go, name), deadline, partial(watch.agent, name)):
         why = f" ({watch.last})" if watch.last else ""
+        if ask.report() is None:
+            late = f"{name} was not let go within {timeout_s:g} s"
+            watch.say(f"{late}: no agent answers, and {me.name} competes again when it runs")
+            watch.say("next: systemctl status awsha-agent; systemctl start awsha-agent")
+            return EX_TEMPFAIL
         watch.say(f"{name} was not let go within {timeout_s:g} s{why}; {me.name} competes again")
         watch.say(f"next: awsha status {name}")
         return EX_TEMPFAIL

@@ -13,15 +13,17 @@ from awsha.core.errors import AwshaError
 def write_atomic(path: Path, text: str, mode: int, *, replace: bool = True, folders: bool = True) -> None:
     """Write `text` to `path` with `mode`; the content is on disk before the name appears.
 
-    With `replace=False` an existing file is kept. `folders`: make those that are missing above it. A directory, and a
-    symbolic link, are never replaced: whoever made the link meant the file behind it. Raises AwshaError when one of
-    these is so, or when it cannot be written.
+    With `replace=False` an existing file is kept. `folders`: make those that are missing above it. A directory, a
+    device and a symbolic link are never replaced: whoever made the link meant the file behind it. Raises AwshaError
+    when one of these is so, or when it cannot be written.
     """
     if path.is_symlink():
         hint = f"nothing was written; name the file itself: -o {_behind(path)}"
         raise AwshaError(f"{path} is a symbolic link", hint=hint)
     if path.is_dir():
         raise AwshaError(f"{path} is a directory", hint=f"name a file in it: -o {path / 'FILE'}")
+    if path.exists() and not path.is_file():
+        raise AwshaError(f"{path} is no ordinary file", hint="choose another place with -o; - is standard output")
     if not folders and not path.parent.exists():
         raise AwshaError(f"there is no directory {path.parent}", hint=f"mkdir -p {path.parent}, or correct -o")
     try:

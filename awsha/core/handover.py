@@ -11,7 +11,18 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from awsha.core.fencing import LEAVING, heard_alive
-from awsha.core.model import Attachment, CloudFacts, Releasing, Role, Self, Serving, Unknown, VolumeFacts
+from awsha.core.model import (
+    Attachment,
+    CloudFacts,
+    InstanceFacts,
+    InstanceState,
+    Releasing,
+    Role,
+    Self,
+    Serving,
+    Unknown,
+    VolumeFacts,
+)
 from awsha.core.policy import Group
 from awsha.core.situation import Draft, Situation
 from awsha.core.steps import Scope, SetMark, TagServing
@@ -147,7 +158,7 @@ def seen(group: Group, me: Self, cloud: CloudFacts, before: Words, had: str = ""
     peer = had if had in there else next(iter(sorted(there - {me.name})), "")
     if not peer:
         if had:
-            return Seen(Stage.BACK, f"{had} let it go again, and does not say why", had)
+            return Seen(Stage.BACK, _gone_without_a_word(me, cloud.instances, had), had)
         return Seen(Stage.HERE if there else Stage.FREE, _here(me.name, held, vips), "")
     whole = len(held) == len(facts) and all(n == peer and a.state == "attached" for n, a in held.values())
     if not whole or any(vips.get(vip) != peer for vip in group.vips):
@@ -166,6 +177,15 @@ def _gone_back(facts: Iterable[VolumeFacts], me: Self, before: Words) -> Seen | 
         if tag is not None and tag.node != me.name and tag != before.get(volume.id):
             return Seen(Stage.BACK, f"{tag.node} let it go again{f': {tag.why}' if tag.why else ''}", tag.node)
     return None
+
+
+def _gone_without_a_word(me: Self, instances: Mapping[str, InstanceFacts], peer: str) -> str:
+    """What is known of a peer that has nothing any more and did not say why."""
+    ids = [instance_id for instance_id, name in me.peers.items() if name == peer]
+    facts = instances.get(ids[0]) if ids else None
+    if ids and (facts is None or facts.state is not InstanceState.RUNNING):
+        return f"{peer} did not finish: its instance is {facts.state if facts else 'missing'}"
+    return f"{peer} let it go again, and does not say why"
 
 
 def _here(me: str, held: Mapping[str, tuple[str, Attachment]], vips: Mapping[str, str]) -> str:

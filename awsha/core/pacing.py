@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from awsha.core.handover import LiftMark
 from awsha.core.situation import Code, Memory, Past, Reason
 from awsha.core.steps import (
     ApplicationStep,
@@ -181,7 +182,7 @@ WORDS = {
     "StartApplication": "application start",
     "StopApplication": "application stop",
     "SetMark": "mark",
-    "LiftMark": "mark",
+    "LiftMark": "end of the switchover",
     "RunHooks": "hooks",
     "NoteHooks": "note",
 }
@@ -200,6 +201,8 @@ def describe(step: Step) -> str:
         return f"{step.hook} hooks"
     if isinstance(step, AssignAddresses | UnassignAddresses | KernelAddresses):
         return f"{name} ({', '.join(step.addresses)})"
+    if isinstance(step, LiftMark):
+        return name
     if isinstance(step, TagStep):
         return f"{name} ({step.volume_id})"
     return name if isinstance(step, ApplicationStep) else f"{name} ({step.resource})"

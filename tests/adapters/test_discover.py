@@ -145,10 +145,12 @@ def test_only_a_file_of_its_own_is_replaced(tmp_path: Path):
     (tmp_path / "link").symlink_to("there")
     (tmp_path / "dangling").symlink_to("nowhere")
     (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
     for name, said in (
         ("link", "symbolic link"),
         ("dangling", "symbolic link"),
         ("folder", "is a directory"),
+        ("pipe", "is no ordinary file"),
         ("missing/awsha.toml", "there is no directory"),
     ):
         for force in ((), ("--force",)):

@@ -186,6 +186,11 @@ def test_the_reason_of_the_peer_is_told():
     assert "db.service failed" in found.text
 
 
+def test_a_peer_that_does_not_run_any_more_has_not_let_go_for_a_reason_of_its_own():
+    assert seen(GROUP, ME, cloud(b_state="stopped"), {}, "b").text == "b did not finish: its instance is stopped"
+    assert "does not say why" in seen(GROUP, ME, cloud(), {}, "b").text
+
+
 def test_a_group_without_volumes_has_nothing_on_which_a_peer_could_answer():
     group = replace(GROUP, volumes=())
     facts = CloudFacts({}, instances(b=frozenset({VIP})))

@@ -342,7 +342,8 @@ def test_a_switchover_needs_nobody_who_watches_it_and_one_that_fails_says_why(la
     master, standby = _pair(lab)
     lab.client_start()
     lab.latency(attach_device=3.0)
-    words = [AWSHA, "lab", "exec", master, "--", "awsha", "switchover", "data"]
+    # a job in the background of a shell, as CI may run this, would ignore Ctrl-C, and hand that down
+    words = ["env", "--default-signal=INT", AWSHA, "lab", "exec", master, "--", "awsha", "switchover", "data"]
     with subprocess.Popen(
         words, env=lab.environment, stdout=subprocess.PIPE, text=True, start_new_session=True
     ) as watching:
