@@ -1,8 +1,9 @@
-"""The lab's daemon with systemd containers for nodes: `python -m tests.nspawn.daemon PREFIX SHAPE ROOTFS LAYER`."""
+"""The lab's daemon with systemd containers for nodes: `python -m tests.nspawn.daemon PREFIX SHAPE ROOTFS [LAYER …]`."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -21,14 +22,14 @@ AWSHA = "/usr/bin/awsha"
 class ContainerPair(Pair):
     """A lab whose nodes start their own services, as systemd is told to by awsha's units."""
 
-    def __init__(self, lab: Lab, shape: Shape, rootfs: Path, layer: Path) -> None:
+    def __init__(self, lab: Lab, shape: Shape, rootfs: Path, layers: Sequence[Path]) -> None:
         """Nothing happens to the machine before `up`."""
         super().__init__(lab, shape)
-        self._rootfs, self._layer = rootfs, layer
+        self._rootfs, self._layers = rootfs, layers
 
     def make_node(self, spec: NodeSpec) -> Node:
         """A container instead of the lab's own node."""
-        container = Container(self.lab, spec, nodeconf.node_environment(), self._rootfs, [self._layer])
+        container = Container(self.lab, spec, nodeconf.node_environment(), self._rootfs, self._layers)
         container.on_reboot = self._rebooted
         return container
 
@@ -50,4 +51,5 @@ class ContainerPair(Pair):
 
 
 if __name__ == "__main__":
-    sys.exit(serve(sys.argv[1:3], partial(ContainerPair, rootfs=Path(sys.argv[3]), layer=Path(sys.argv[4]))))
+    root, *over = map(Path, sys.argv[3:])
+    sys.exit(serve(sys.argv[1:3], partial(ContainerPair, rootfs=root, layers=over)))
