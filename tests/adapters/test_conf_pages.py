@@ -170,7 +170,7 @@ def test_a_revision_has_the_appspec_its_scripts_and_one_wheel(tmp_path: Path):
     (tmp_path / "bin/pip").write_text(stand_in_for_pip)
     (tmp_path / "bin/pip").chmod(0o755)
     environment = {**os.environ, "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"}
-    for line in lines("codedeploy.md", "here"):
+    for line in lines("codedeploy.md", "revision"):
         subprocess.run(["sh", "-euc", line], cwd=tmp_path, env=environment, check=True, timeout=60)
     revision = tmp_path / "build/revision"
     assert {item.name for item in revision.iterdir()} == {"appspec.yml", "scripts", "awsha-1-py3-none-any.whl"}

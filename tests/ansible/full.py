@@ -128,7 +128,7 @@ class Controller:
         return said
 
     def section(self, heading: str) -> list[str]:
-        """Run the blocks of one section of the page that are marked `here`; what each printed."""
+        """Run the blocks of one section of the page that are marked `ansible`; what each printed."""
         lines = PAGE.read_text().splitlines()
         first = lines.index(f"## {heading}")
         last = next((i for i, line in enumerate(lines) if i > first and line.startswith("## ")), len(lines))
@@ -136,7 +136,7 @@ class Controller:
 
     @staticmethod
     def _mine(block: Block) -> bool:
-        return block.who == "here"
+        return block.who == "ansible"
 
     def choose(self, version: str) -> None:
         """Write a version into the variables."""

@@ -22,7 +22,7 @@ RUNBOOK = ROOT / "docs" / "runbook.md"
 SHOWS = {"wait": "waits", "unknown": "waits", "block": "blocked"}  # Draft's methods: what a person sees
 # Pages that a test in the lab follows: those with blocks that nodes run.
 FOLLOWED = {"getting-started.md", "migration.md", "check.md", "history.md", "configuration.md"}
-APART = {"terraform", "deploy"}  # by tests/adapters/test_conf_pages.py
+APART = {"terraform", "deploy", "revision", "ansible"}  # by tests/adapters/test_conf_pages.py and `make ansible`
 ROOM = {"a", "b", "a b", "boot b", "crash b", "here", "aws", "procedure", *APART}
 by_name = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 
