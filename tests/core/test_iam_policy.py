@@ -83,7 +83,10 @@ def test_keys_of_encrypted_volumes_are_granted_to_ec2_only():
     assert item["Condition"] == {"Bool": {"kms:GrantIsForAWSResource": "true"}}
 
 
-@pytest.mark.parametrize("region", ["eu-west-1", "cn-north-1", "us-gov-west-1", "us-iso-east-1", "us-isob-east-1"])
+REGIONS = ("eu-west-1", "cn-north-1", "us-gov-west-1", "us-iso-east-1", "us-isob-east-1", "eu-isoe-west-1")
+
+
+@pytest.mark.parametrize("region", [*REGIONS, "us-isof-south-1", "eusc-de-east-1"])
 def test_the_partition_of_a_region_is_botocores(region: str):
     import botocore.session
 
