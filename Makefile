@@ -6,7 +6,7 @@ SCHEDULES ?= 100000
 # No test and no tool of this project talks to AWS, whatever the environment says.
 export AWS_EC2_METADATA_DISABLED := true
 
-.PHONY: demo test lint sim soak bench reference clean packages
+.PHONY: demo test lint sim soak bench reference docs sbom recording clean packages
 
 demo: .venv  ## a real pair failing over in the lab, for people to watch (about a minute; root)
 	.venv/bin/awsha lab demo
@@ -14,11 +14,21 @@ demo: .venv  ## a real pair failing over in the lab, for people to watch (about 
 test: .venv lint  ## everything that .ci/run runs
 	$(PY) -m pytest -q -rs -n 3 --dist loadgroup
 
-lint: .venv  ## ruff, strict mypy, cfn-lint
+lint: .venv docs  ## ruff, strict mypy, cfn-lint, the documentation's links, known vulnerabilities
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 	.venv/bin/cfn-lint
+	$(PY) -m tests.tools.audit
+
+docs: .venv  ## the documentation as a site, into build/site; a link to nowhere is an error
+	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --quiet --strict --config-file conf/mkdocs.yml
+
+sbom: .venv  ## what awsha runs on, as CycloneDX, into dist/
+	$(PY) -m tests.tools.sbom
+
+recording: .venv  ## docs/demo.svg: records `awsha lab demo` (root; two minutes)
+	$(PY) -m tests.tools.record
 
 sim: .venv  ## the deterministic simulation: SCHEDULES=100000 SEED=1
 	$(PY) -m tests.sim --schedules $(SCHEDULES) --seed $(SEED)

@@ -170,7 +170,7 @@ def start_converge(group: str) -> None:
     arguments = [sys.executable, "-I", "-m", "awsha", "converge", group]
     actions = [
         (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
-        (os.POSIX_SPAWN_OPEN, 1, log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600),
+        (os.POSIX_SPAWN_OPEN, 1, log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600),
         (os.POSIX_SPAWN_DUP2, 1, 2),
     ]
     os.posix_spawn(sys.executable, arguments, os.environ, file_actions=actions, setsid=True)

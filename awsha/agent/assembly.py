@@ -17,10 +17,11 @@ from awsha.agent.hearing import Hearing
 from awsha.agent.hooks import Hooks
 from awsha.agent.marks import Marks
 from awsha.agent.observe import Observer
-from awsha.agent.paths import private_dir, run_dir, write_atomically
+from awsha.agent.paths import private_dir, refuse_unsafe, run_dir, write_atomically
 from awsha.aws.ec2 import Ec2
 from awsha.aws.identity import LocalInterface, identify, region_of, this_node
 from awsha.aws.metadata import Metadata
+from awsha.config import load
 from awsha.core.errors import AwshaError
 from awsha.core.loop import Loop
 from awsha.core.model import Self, Unknown
@@ -87,8 +88,12 @@ def assemble(
     """Read the configuration, find out who this node is, and make the clients.
 
     `listen`: hear VRRP adverts. `blind`: go on with what the kernel knows when EC2 and metadata do not answer (for
-    status, which must tell what it can). Raises AwshaError (exit code 78 for the configuration).
+    status, which must tell what it can), and with files that others could have written. Raises AwshaError (exit code 78
+    for the configuration).
     """
+    if not blind:
+        refuse_unsafe()
+        load.refuse_unsafe(config)
     policy = discovery.read(config).policy
     metadata = Metadata()
     local = network_interfaces()

@@ -39,6 +39,7 @@ from awsha.core.steps import (
     StopApplication,
     StopInstance,
     TagReleasing,
+    TagServing,
     UnassignAddresses,
     Unmount,
     VolumeStep,
@@ -117,7 +118,10 @@ class Executor:
                 self.ec2.clear_releasing(step.volume_id)
                 return Outcome(True)
             case TagReleasing():
-                self.ec2.tag_releasing(step.volume_id, self.me.name, time.time())
+                self.ec2.tag_releasing(step.volume_id, self.me.name, time.time(), step.why)
+                return Outcome(True)
+            case TagServing():
+                self.ec2.tag_serving(step.volume_id, self.me.name, time.time())
                 return Outcome(True)
             case AssignAddresses():
                 self.ec2.assign(self.me.eni_id, step.addresses)

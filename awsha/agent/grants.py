@@ -11,7 +11,7 @@ from awsha.aws.ec2 import Ec2
 from awsha.aws.errors import Ec2Error
 from awsha.aws.identity import region_of
 from awsha.aws.metadata import Metadata
-from awsha.aws.permissions import Scope, may_fence, partition_of
+from awsha.aws.permissions import Scope, may_fence, partition_of, topics_of
 from awsha.config.load import load
 from awsha.core.errors import AwshaError
 from awsha.core.judge_cloud import interface_of
@@ -68,6 +68,7 @@ def _asked(policy: Policy, ec2: Ec2) -> Scope:
         interfaces=tuple(interfaces),
         fence=may_fence(policy),
         region=ec2.region,
+        topics=topics_of(policy),
         account=first.account or "*",
         partition=partition_of(ec2.region),
         keys=tuple(sorted({ebs.key for ebs in found.values() if ebs.key})),
@@ -91,6 +92,7 @@ def _unasked(policy: Policy) -> Found:
             region=policy.region or "*",
             partition=partition_of(policy.region or ""),
             tagged=tuple(volume.tags for volume in volumes if not volume.id),
+            topics=topics_of(policy),
         ),
         (*notes, "keys of encrypted volumes are not known: grant kms:CreateGrant by hand if there are any"),
     )

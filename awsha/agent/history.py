@@ -169,19 +169,32 @@ def runs(run: str) -> bool:
         return False
 
 
+def last(group: str) -> Transition | None:
+    """The newest transition; None when there is none. One that ended with its process is interrupted. Raises OSError.
+
+    Quick, however long the file is: only its last line that can be read is.
+    """
+    newest = ledger.newest(group)
+    return newest if newest is None else _shown(newest)
+
+
+def _shown(transition: Transition) -> Transition:
+    """As it is told: one that is open is under way only while its process runs."""
+    if not transition.open:
+        return transition
+    if not runs(transition.run):
+        return transition.interrupted("the awsha process that did it has ended")
+    return replace(transition, took=max(transition.took, time.time() - transition.began))
+
+
 def transitions(group: str) -> ledger.Found:
     """A group's history, oldest first, each id once; what ended with its process is interrupted. Raises OSError."""
     found = ledger.read(group)
     newest = {t.run: index for index, t in enumerate(found.transitions)}
     told: dict[str, Transition] = {}
     for index, transition in enumerate(found.transitions):
-        shown = transition
-        if shown.open and newest[shown.run] != index:
-            shown = shown.interrupted("its end was not written")
-        elif shown.open and not runs(shown.run):
-            shown = shown.interrupted("the awsha process that did it has ended")
-        elif shown.open:
-            shown = replace(shown, took=max(shown.took, time.time() - shown.began))
+        lost = transition.open and newest[transition.run] != index
+        shown = transition.interrupted("its end was not written") if lost else _shown(transition)
         ending = ""
         while shown.id + ending in told:
             ending = f"-{int(ending[1:] or 1) + 1}"

@@ -15,6 +15,7 @@ from awsha.config.machine import hook_refused
 from awsha.core.hooks import FAILING
 from awsha.core.judge_host import HookFile
 from awsha.core.model import Hook, Role, Self
+from awsha.core.plain import printable
 from awsha.core.policy import Group
 from awsha.core.steps import Failure, Outcome
 from awsha.host.clock import boottime
@@ -161,18 +162,13 @@ class Hooks:
         """Output to the log, line by line; answers the last line for people, of its errors if there are any."""
         journal, last = Journal(), ""
         for output in outputs:
-            lines = [_printable(line) for line in output.splitlines() if line.strip()]
+            lines = [printable(line) for line in output.splitlines() if line.strip()]
             if len(lines) > LINES_MOST:
                 journal.say(self.group.name, f"{what}: ({len(lines) - LINES_MOST} lines before these are left out)")
             for line in lines[-LINES_MOST:]:
                 journal.say(self.group.name, f"{what}: {line[:LINE_MOST]}")
             last = f": {lines[-1][:TEXT_MOST]}" if lines else last
         return last
-
-
-def _printable(line: str) -> str:
-    """Without what would play tricks on a terminal."""
-    return "".join(c if c.isprintable() else "?" for c in line.rstrip())
 
 
 # --- awsha check -----------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import os
 import sys
 
 from awsha.agent import journald
+from awsha.aws.discreet import hide
 from awsha.core.loop import Turn
 from awsha.core.model import Intent
 from awsha.core.pacing import describe
@@ -25,9 +26,21 @@ def log_to_stderr(verbose: bool = False) -> None:
     """Set the log up: message only under systemd, which adds the time itself."""
     handler: logging.Handler = logging.StreamHandler(sys.stderr)
     form = "%(message)s" if "JOURNAL_STREAM" in os.environ else "%(asctime)s.%(msecs)03d %(message)s"
-    handler.setFormatter(logging.Formatter(form, "%H:%M:%S"))
-    _LOG.addHandler(journald.Handler(handler) if journald.is_stderr(sys.stderr, os.environ) else handler)
+    handler.setFormatter(Discreet(form, "%H:%M:%S"))
+    if journald.is_stderr(sys.stderr, os.environ):
+        handler = journald.Handler(handler)
+        handler.setFormatter(Discreet())
+    # This logger alone: botocore's own, at DEBUG, tells every signed request.
+    _LOG.addHandler(handler)
     _LOG.setLevel(logging.DEBUG if verbose else logging.INFO)
+
+
+class Discreet(logging.Formatter):
+    """The second look for secrets: a traceback quotes whatever a library has put into its exceptions."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """As text, without secrets."""
+        return hide(super().format(record))
 
 
 class Journal:
@@ -45,6 +58,10 @@ class Journal:
     def say(self, group: str, text: str) -> None:
         """One line about a group."""
         self._log(logging.INFO, group, text)
+
+    def warn(self, group: str, text: str) -> None:
+        """One line about something that went wrong and stops nothing."""
+        self._log(logging.WARNING, group, text)
 
     def _log(self, level: int, group: str, text: str, **fields: str) -> None:
         """One line; `fields` are for the journal. Their names are in lower case here."""

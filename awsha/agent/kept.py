@@ -7,7 +7,7 @@ import contextlib
 from pathlib import Path
 
 from awsha.agent.paths import kept_configuration, listed, private_dir, run_dir, write_atomically
-from awsha.config.load import load, parse
+from awsha.config.load import load, parse, refuse_unsafe
 from awsha.config.problems import ConfigError
 
 
@@ -23,6 +23,7 @@ def keep(config: Path) -> None:
 def to_let_go(config: Path) -> Path:
     """The file to let go by: `config`, or the kept copy when that one is broken. Raises ConfigError without a copy."""
     try:
+        refuse_unsafe(config)
         load(config)
     except ConfigError:
         if not kept_configuration().exists():

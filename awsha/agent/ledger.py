@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from awsha.agent.paths import private_dir, state_dir
+from awsha.agent.paths import keep_private, private_dir, state_dir
 from awsha.core.transition import Transition, as_dict, from_dict
 
 SUFFIX = ".jsonl"
@@ -82,6 +82,19 @@ def read(group: str, where: Path | None = None) -> Found:
     return parse(content)
 
 
+def newest(group: str, where: Path | None = None) -> Transition | None:
+    """What the last readable line of a group's file has; None when there is none. Raises OSError, as `read` does."""
+    try:
+        with _opened(where or folder()) as directory, _file(directory, group + SUFFIX, os.O_RDONLY) as descriptor:
+            lines = _content(descriptor).split(b"\n")
+    except FileNotFoundError:
+        return None
+    for raw in reversed(lines):
+        with contextlib.suppress(ValueError, RecursionError):
+            return from_dict(json.loads(raw))
+    return None
+
+
 def groups(where: Path | None = None) -> list[str]:
     """The groups that have a file. Raises OSError."""
     try:
@@ -106,7 +119,7 @@ class Ledger:
         private_dir(self._where)
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT
         with _opened(self._where) as directory:
-            _only_ours(directory)
+            keep_private(directory, "the history directory")
             with _file(directory, self._name, flags) as descriptor:
                 size = os.fstat(descriptor).st_size
                 if self._seen is None:
@@ -149,15 +162,6 @@ def _opened(where: Path) -> Iterator[int]:
         yield descriptor
     finally:
         os.close(descriptor)
-
-
-def _only_ours(directory: int) -> None:
-    """Have nobody else read it, let alone write to it. Raises OSError when it is somebody else's."""
-    status = os.fstat(directory)
-    if status.st_uid != os.geteuid():
-        raise OSError(f"the history directory belongs to user {status.st_uid}")
-    if status.st_mode & 0o077:
-        os.fchmod(directory, 0o700)
 
 
 @contextmanager

@@ -13,6 +13,7 @@ class GroupLock:
     """An exclusive lock on a group. `acquire` never waits."""
 
     def __init__(self, group: str) -> None:
+        private_dir(run_dir())
         self._path = private_dir(run_dir() / "lock") / group
         self._descriptor: int | None = None
 

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
-from awsha.agent import ask
+from awsha.agent import ask, history
 from awsha.agent import intent as intents
 from awsha.agent.assembly import Node
 from awsha.agent.faults import FaultRecord
@@ -77,15 +77,19 @@ def report(node: Node, groups: list[Group]) -> dict[str, Any]:
     for group in groups:
         s = situation(node, group, agent=agent)
         decided = plan(s)
-        told = group_report(s, decided, _health(group, s, decided))
         of_agent = (agent or {}).get(group.name)
-        if of_agent is not None and not told["health"]["ok"] and not of_agent["health"]["ok"]:
-            told["health"] = of_agent["health"]  # it knows why
+        judged = _health(group, s, decided)
+        known = of_agent is not None and not judged.ok and not of_agent["health"]["ok"]  # then the agent knows why
+        if of_agent is not None and known:
+            judged = replace(judged, text=of_agent["health"]["text"])
+        told = group_report(s, decided, judged, agent=agent is not None)
+        if of_agent is not None and known:
+            told["health"] = of_agent["health"]
         if of_agent is not None and of_agent["converged"] and not decided.done:
             told["running"] = of_agent["running"]  # the agent has yet to see what was seen here just now
         elif of_agent is not None:
             told |= {key: of_agent[key] for key in ("waiting", "blocked", "running", "converged", "goal", "serving")}
-        found.append(told | {"severity": severity(told)})
+        found.append(told | {"last_transition": _last_transition(group.name), "severity": severity(told)})
     unresolved = sorted({place.unresolved for place in node.places.values() if place.unresolved})
     return {
         "node": node.name,
@@ -93,6 +97,26 @@ def report(node: Node, groups: list[Group]) -> dict[str, Any]:
         "agent": agent is not None,
         "unknown": unresolved,
         "groups": found,
+    }
+
+
+def _last_transition(name: str) -> dict[str, Any] | None:
+    """The newest transition of this node's history, in short; None when there is none, or it can't be read."""
+    try:
+        last = history.last(name)
+    except OSError:
+        return None
+    if last is None:
+        return None
+    return {
+        "id": last.id,
+        "cause": last.cause.text,
+        "began": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(last.began)),
+        "s_ago": max(0.0, round(time.time() - last.began, 1)),
+        "took_s": round(last.took, 2),
+        "goal": last.goal,
+        "end": last.end.value,
+        "text": last.text,
     }
 
 

@@ -21,6 +21,7 @@ from awsha.core.loop import Turn
 from awsha.core.model import Role
 from awsha.core.plan import PAUSED, RELEASED
 from awsha.core.policy import Metrics
+from awsha.core.readiness import READY, SERVING, word
 from awsha.core.transition import Transition
 from awsha.core.volumes import FENCED, mounted_live
 
@@ -39,6 +40,7 @@ METRICS: Mapping[str, tuple[str, str]] = {
     "awsha_group_converged": ("gauge", "1 when the goal is reached and nothing waits."),
     "awsha_group_serving": ("gauge", "1 when everything is mounted, addressed and running on this node."),
     "awsha_group_healthy": ("gauge", "0 when keepalived is told to leave mastership."),
+    "awsha_group_ready": ("gauge", "1 when the group serves here, or would be taken over here if the master died now."),
     "awsha_group_fenced": ("gauge", "1 when another node has taken the volume of this one."),
     "awsha_group_paused": ("gauge", "1 when an operator has paused the group here."),
     "awsha_group_released": ("gauge", "1 when an operator has released the group here."),
@@ -50,6 +52,7 @@ METRICS: Mapping[str, tuple[str, str]] = {
     "awsha_transition_duration_seconds": ("histogram", "How long transitions took, by goal and by how they ended."),
     "awsha_ec2_requests_total": ("counter", "Requests to EC2 by action and code (ok, or the error)."),
     "awsha_ec2_request_seconds_total": ("counter", "Seconds that requests to EC2 took, by action."),
+    "awsha_notifications_total": ("counter", "Notices by how (command, sns) and by how that ended (ok, failed)."),
 }
 
 Labels = tuple[tuple[str, str], ...]
@@ -71,6 +74,7 @@ class Tally:
         self._seconds: defaultdict[str, float] = defaultdict(float)
         self._durations: defaultdict[tuple[str, str, str], _Histogram] = defaultdict(_Histogram)
         self._last: dict[str, Transition] = {}
+        self._notices: Counter[tuple[str, str]] = Counter()
         self.changed = threading.Event()
 
     def request(self, action: str, seconds: float, code: str) -> None:
@@ -89,6 +93,18 @@ class Tally:
                 self._last[transition.group] = transition
         self.changed.set()
 
+    def notified(self, by: str, code: str) -> None:
+        """A notice was sent, or was not."""
+        with self._lock:
+            self._notices[by, code] += 1
+        self.changed.set()
+
+    def remember(self, transition: Transition | None) -> None:
+        """The newest transition from before this process began, unless a newer one has ended meanwhile."""
+        if transition is not None and not transition.open:
+            with self._lock:
+                self._last.setdefault(transition.group, transition)
+
     def samples(self) -> Iterable[tuple[str, Labels, float]]:
         """(name, labels, value) of everything that adds up."""
         with self._lock:
@@ -96,6 +112,8 @@ class Tally:
                 yield "awsha_ec2_requests_total", (("action", action), ("code", code)), count
             for action, seconds in sorted(self._seconds.items()):
                 yield "awsha_ec2_request_seconds_total", (("action", action),), seconds
+            for (by, code), count in sorted(self._notices.items()):
+                yield "awsha_notifications_total", (("by", by), ("code", code)), count
             for group, last in sorted(self._last.items()):
                 where = (("group", group),)
                 yield "awsha_group_last_transition_timestamp_seconds", where, last.began
@@ -128,6 +146,7 @@ def group_samples(turn: Turn) -> Iterable[tuple[str, Labels, float]]:
         ("converged", plan.done),
         ("serving", plan.goal == "master" and plan.ready),
         ("healthy", turn.verdict.ok),
+        ("ready", word(s, plan, turn.verdict) in (READY, SERVING)),
         ("fenced", FENCED in s.host.marks),
         ("paused", PAUSED in s.host.marks),
         ("released", RELEASED in s.host.marks),
@@ -229,16 +248,21 @@ def replace(file: Path, content: str) -> None:
 
     The directory may be another user's, who could put something in the way of the new file: that is removed, not used.
     """
-    temporary = file.with_name(f".{file.name}.{os.getpid()}")
-    temporary.unlink(missing_ok=True)
+    temporary = f".{file.name}.{os.getpid()}"
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    descriptor = os.open(temporary, flags, 0o600)
+    directory = os.open(file.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)  # the same one for all that follows
     try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-            os.fchmod(stream.fileno(), 0o644)
-            stream.write(content)
-        temporary.rename(file)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary, dir_fd=directory)
+        descriptor = os.open(temporary, flags, 0o600, dir_fd=directory)
+        try:
+            with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+                os.fchmod(stream.fileno(), 0o644)
+                stream.write(content)
+            os.rename(temporary, file.name, src_dir_fd=directory, dst_dir_fd=directory)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary, dir_fd=directory)
+            raise
+    finally:
+        os.close(directory)

@@ -14,6 +14,7 @@ from awsha.agent.journal import Journal
 from awsha.agent.keepalived import KeepalivedWatch
 from awsha.agent.lock import GroupLock
 from awsha.agent.marks import Marks
+from awsha.agent.notices import Notifier
 from awsha.agent.paths import health_file, private_dir, write_health
 from awsha.core.chronicle import Chronicle
 from awsha.core.errors import EX_TEMPFAIL, AwshaError
@@ -23,6 +24,7 @@ from awsha.core.policy import Group
 from awsha.host.clock import boottime
 
 END_S = 2.0
+NOTICE_S = 5.0  # this process may be one that keepalived's stop waits for
 LISTEN_S = 4.0  # whatever the advert interval: at a boot the master may need so long to become one
 
 
@@ -53,11 +55,12 @@ def converge(config: Path, name: str, role: Role | None, timeout_s: float | None
             hint=f"name a role: awsha converge {name} --role backup",
         )
     history = Writer(lambda text: journal.say("history", text))
+    notifier = Notifier(node.policy.notify, journal.warn)
     try:
         while True:
             # it was started because of the newest role, by a notify or by an operator
             chronicle = Chronicle(name, node.name, this_run(), boottime(), told=True)
-            recorder = Recorder(chronicle, history, journal, name)
+            recorder = Recorder(chronicle, history, journal, name, notifier.transition)
             gone = KeepalivedWatch().gone_since
             converger = Converger(node.loop(group), node.executor(group), journal, gone, recorder)
             code = _run(node, group, converger, timeout_s)
@@ -68,6 +71,7 @@ def converge(config: Path, name: str, role: Role | None, timeout_s: float | None
     finally:
         lock.release()
         history.close(END_S)
+        notifier.close(NOTICE_S)
 
 
 def _lets_go(name: str) -> bool:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import stat
+import threading
 from pathlib import Path
 
 from awsha.config import paths
+from awsha.config.machine import path_refused
+from awsha.core.errors import EX_CONFIG, AwshaError
 
 
 def run_dir() -> Path:
@@ -49,9 +53,43 @@ def write_health(group: str, *, ok: bool) -> str:
 
 
 def private_dir(path: Path) -> Path:
-    """Make a directory that only root reads, with its parents; returns it."""
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    """Make a directory that only root reads, with its parents; returns it.
+
+    One that is there already is closed to others. Raises OSError when it is another user's, a link, or none.
+    """
+    for part in reversed([part for part in path.parents if not part.exists()]):
+        part.mkdir(mode=0o700, exist_ok=True)
+    path.mkdir(mode=0o700, exist_ok=True)
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        keep_private(descriptor, str(path))
+    finally:
+        os.close(descriptor)
     return path
+
+
+def keep_private(directory: int, name: str) -> None:
+    """Have nobody else read an open directory, let alone write to it. Raises OSError when it is somebody else's."""
+    status = os.fstat(directory)
+    if status.st_uid != os.geteuid():
+        raise OSError(f"{name} belongs to user {status.st_uid}")
+    if stat.S_IMODE(status.st_mode) & 0o077:
+        os.fchmod(directory, 0o700)
+
+
+def refuse_unsafe() -> None:
+    """Root believes only what root has written: what stands in these directories decides who takes a volume.
+
+    Raises AwshaError when one is there in which another user could have put something. Other users than root are the
+    masters of their own directories (dry runs, tests).
+    """
+    if os.geteuid() != 0:
+        return
+    for place, variable in ((run_dir(), "AWSHA_RUN_DIR"), (state_dir(), "AWSHA_STATE_DIR")):
+        refused = path_refused(place) if place.exists() else None
+        if refused is not None:
+            hint = f"{refused[1]}, look at what is in it, or choose another {variable}"
+            raise AwshaError(f"{place} is not used: {refused[0]}", hint=hint, exit_code=EX_CONFIG)
 
 
 def listed(folder: Path) -> list[str]:
@@ -72,11 +110,17 @@ def read_small(path: str) -> str:
 
 
 def write_atomically(path: Path, text: str, mode: int = 0o600) -> None:
-    """Replace a file in one step; never follows a link that somebody put in its place."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, mode)
+    """Replace a file in one step; never follows a link that somebody put in its place. Raises OSError.
+
+    The new file is always this one's own: what a crash has left under its name goes first.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_native_id()}")
+    temporary.unlink(missing_ok=True)
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
     try:
-        os.write(descriptor, text.encode())
-    finally:
-        os.close(descriptor)
-    temporary.rename(path)
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(text.encode())
+        temporary.rename(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise

@@ -5,15 +5,16 @@ Each read either gives facts or becomes a finding itself: `permission` when EC2 
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from awsha import __version__
-from awsha.agent import about, discovery, hooks
+from awsha.agent import about, discovery, hooks, notices
 from awsha.agent import preflight_ec2 as cloud_reads
 from awsha.agent import preflight_host as host
 from awsha.agent.assembly import network_interfaces
@@ -33,20 +34,23 @@ from awsha.core.errors import AwshaError
 from awsha.core.findings import Code, Finding, ordered
 from awsha.core.judge_host import Published
 from awsha.core.model import Unknown
+from awsha.core.notice import trial
 from awsha.core.policy import Group, Node, Policy, Volume
 
 CONFIGURATION = "configuration"
+NO_DRY_RUN = "whether this node may publish to {topic}: SNS can't be asked without sending (awsha check --notify sends)"
 
 
 @dataclass
 class Report:
-    """What was found. `checked`: the reads that were made, by name."""
+    """What was found. `checked`: reads that were made, by name. `not_asked`: what can't be asked without an effect."""
 
     findings: list[Finding]
     checked: list[str] = field(default_factory=list)
     node: str | None = None
     region: str | None = None
     took_s: float = 0.0
+    not_asked: list[str] = field(default_factory=list)
 
     @property
     def ok(self) -> bool:
@@ -62,11 +66,14 @@ class Here:
     interfaces: tuple[str, ...]
 
 
-def check(config: Path, progress: Progress = lambda _done, _total, _name: None) -> Report:
-    """Everything about this pair, as seen from here. Raises nothing that a configuration or EC2 can cause."""
+def check(config: Path, progress: Progress = lambda _done, _total, _name: None, *, notify: bool = False) -> Report:
+    """Everything about this pair, as seen from here. Raises nothing that a configuration or EC2 can cause.
+
+    `notify`: send a test notice as well, by what [notify] has; it is the one thing here that anybody notices.
+    """
     began = time.monotonic()
     try:
-        report = _check(discovery.read(config), progress)
+        report = _check(discovery.read(config), progress, notify)
     except ConfigError as error:
         report = Report([_mistake(problem) for problem in error.problems], [CONFIGURATION])
     except AwshaError as error:
@@ -92,7 +99,7 @@ def _mistake(problem: Problem) -> Finding:
     return Finding(Code.CONFIG, what, problem.key, problem.hint)
 
 
-def _check(loaded: Loaded, progress: Progress) -> Report:
+def _check(loaded: Loaded, progress: Progress, notify: bool) -> Report:
     findings: list[Finding] = []
     policy, metadata, reads = loaded.policy, Metadata(), Reads(progress)
     here = _here(policy, findings)
@@ -127,9 +134,44 @@ def _check(loaded: Loaded, progress: Progress) -> Report:
         findings += _of_host(policy, here, got)
         findings += judge_host.agent(published, got["agent"])
         findings += judge_host.peers(published, cloud_reads.published(cloud, here.node))
+    tried = reads.run(_notices(policy, here.node.name if here else "?", notify))
+    findings += judge_host.notices({way: why for way, why in tried.items() if isinstance(why, tuple)})
     findings += judge_host.clock(got.get(cloud_reads.CLOCK, cloud_reads.UNASKED))
     findings += reads.all_findings()
-    return Report(findings, [CONFIGURATION, *reads.names], here.node.name if here else None, region)
+    return Report(
+        findings,
+        [CONFIGURATION, *reads.names],
+        here.node.name if here else None,
+        region,
+        not_asked=[] if notify or not policy.notify.sns_topic else [NO_DRY_RUN.format(topic=policy.notify.sns_topic)],
+    )
+
+
+def _notices(policy: Policy, node: str, send: bool) -> dict[str, Task]:
+    """For each way of [notify]: None when it works, else why not and a hint. Without `send`: as far as can be seen."""
+    told, wanted = trial(policy.groups[0].name, node, time.time()), policy.notify
+    tasks: dict[str, Task] = {}
+    if wanted.command:
+        work = partial(notices.tell_command, wanted.command, told) if send else partial(_runnable, wanted.command[0])
+        tasks[f"notice by {notices.COMMAND}"] = partial(_why_not, work)
+    if wanted.sns_topic and send:
+        tasks[f"notice by {notices.TOPIC}"] = partial(_why_not, partial(notices.tell_topic, wanted.sns_topic, told))
+    return tasks
+
+
+def _why_not(work: Callable[[], None]) -> tuple[str, str] | None:
+    try:
+        work()
+    except AwshaError as error:
+        return error.message, error.hint
+    return None
+
+
+def _runnable(program: str) -> None:
+    """Raises AwshaError when a program would not be run, or can't be."""
+    notices.refuse(program)
+    if not os.access(program, os.X_OK):
+        raise AwshaError(f"{program} is not executable", hint=f"chmod +x {program}")
 
 
 # --- who and where ---------------------------------------------------------------------------------------------
@@ -224,6 +266,7 @@ def _host_reads(policy: Policy, here: Here, toml: Path) -> dict[str, Task]:
         "network configuration": partial(host.vips_written, vips),
         "keepalived": partial(host.keepalived, policy, here.node.name, here.interfaces[0], toml=toml),
         "command": partial(host.command, policy),
+        "rights": partial(host.unsafe, toml),
         "hooks": partial(hooks.inspect, frozenset(group.name for group in policy.groups)),
     }
     tasks |= {f"net-utils {name}": partial(host.net_utils, name) for name in here.interfaces}
@@ -250,6 +293,7 @@ def _of_host(policy: Policy, here: Here, got: Mapping[str, Any]) -> list[Finding
         *judge_host.tools(got["programs"]),
         *judge_host.keepalived(here.node.name, got["keepalived"]),
         *judge_host.written(got["network configuration"]),
+        *judge_host.unsafe(got["rights"]),
         *judge_host.hooks(got["hooks"]),
     ]
     if not isinstance(got["command"], Unknown):

@@ -16,11 +16,12 @@ from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
+from awsha.agent import paths
 from awsha.config.keepalived import Interface, render
-from awsha.config.machine import configuration, running_command
+from awsha.config.machine import configuration, path_refused, running_command
 from awsha.config.paths import CONFIG, run_dir
 from awsha.core.errors import AwshaError
-from awsha.core.judge_host import UNIT_STATES, FileSystem, FstabLine, Keepalived, MountPoint, UnitFile
+from awsha.core.judge_host import UNIT_STATES, FileSystem, FstabLine, HookFile, Keepalived, MountPoint, UnitFile
 from awsha.core.model import Device, Unknown
 from awsha.core.policy import Application, Policy, Volume
 from awsha.host import blockdev, mountoptions, mounts
@@ -43,6 +44,13 @@ RUN_UNITS = tuple(f"run/systemd/{name}" for name in ("generator.early", "system"
 WANTS = ("wants", "requires", "upholds")
 NET_UTILS_UNIT = "refresh-policy-routes@"
 LARGEST_FILE = 1 << 20
+
+
+def unsafe(config: Path) -> tuple[HookFile, ...]:
+    """What decides what root does here, and could have been written by others. What is not there is no finding."""
+    places = dict.fromkeys((config.absolute(), KEEPALIVED_CONF, paths.run_dir(), paths.state_dir()))
+    refused = {place: path_refused(place) for place in places if place.exists()}
+    return tuple(HookFile(str(place), *why) for place, why in refused.items() if why is not None)
 
 
 def which(program: str) -> str | None:

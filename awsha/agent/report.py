@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
-from awsha.core import fencing
+from awsha.core import fencing, readiness
 from awsha.core.addresses import other_holder
 from awsha.core.health import Verdict
-from awsha.core.model import ApplicationState, DiskFacts, Unknown, VolumeFacts
+from awsha.core.model import ApplicationState, DiskFacts, InstanceFacts, Unknown, VolumeFacts
 from awsha.core.pacing import describe
 from awsha.core.policy import Volume
 from awsha.core.situation import Code, Plan, Reason, Situation
@@ -17,12 +18,19 @@ from awsha.core.volumes import FENCED, mounted_live
 UNKNOWN = "unknown"
 
 
-def group_report(s: Situation, plan: Plan, verdict: Verdict, running: tuple[Step, ...] = ()) -> dict[str, Any]:
-    """One group: what VRRP, EC2 and the kernel each say, what is under way, what waits and why (DESIGN section 5)."""
+def group_report(
+    s: Situation, plan: Plan, verdict: Verdict, running: tuple[Step, ...] = (), *, agent: bool = True
+) -> dict[str, Any]:
+    """One group: what VRRP, EC2 and the kernel each say, what is under way, what waits and why (DESIGN section 5).
+
+    `agent`: whether one runs on this node.
+    """
     application = s.host.application
     return {
         "name": s.group.name,
         "node": s.me.name,
+        "instance": s.me.instance_id,
+        "master": readiness.master(s),
         "vrrp_role": s.intent.role.value if s.intent else None,
         "goal": plan.goal,
         "converged": plan.done,
@@ -37,6 +45,19 @@ def group_report(s: Situation, plan: Plan, verdict: Verdict, running: tuple[Step
         "health": _health(s, verdict),
         "peers": [_peer(s, instance_id, name) for instance_id, name in s.me.peers.items()],
         "keepalived": _keepalived(s),
+        "takeover": [_takeover(s, found) for found in readiness.takeover(s, plan, verdict, agent=agent)],
+    }
+
+
+def _takeover(s: Situation, found: readiness.Readiness) -> dict[str, Any]:
+    """Whether a node takes over if the master dies now; `ready` None: it can't be told from here."""
+    return {
+        "node": found.node,
+        "here": found.node == s.me.name,
+        "ready": found.ready,
+        "because": [{"code": str(r.code), "text": r.text, "hint": r.hint} for r in found.because],
+        "but": list(found.but),
+        "does": list(found.does),
     }
 
 
@@ -140,7 +161,36 @@ def _peer(s: Situation, instance_id: str, name: str) -> dict[str, Any]:
         "heard_s_ago": round(s.now - heard.at, 1) if heard and recent else None,
         "heard_priority": heard.priority if heard and recent else None,
         "ever_heard": heard is not None,
+        "said": None if instance is None or isinstance(instance, Unknown) else _said(s, instance),
     }
+
+
+def _said(s: Situation, instance: InstanceFacts) -> dict[str, Any] | None:
+    """The peer's own word on this group, by its tag, and when it was written."""
+    word = instance.said.of(s.group.name) if instance.said else None
+    if instance.said is None or word is None:
+        return None
+    at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(instance.said.at_wall))
+    return {"word": word, "at": at, "s_ago": max(0.0, round(s.wall - instance.said.at_wall, 1))}
+
+
+def by_node(group: dict[str, Any]) -> list[dict[str, Any]]:
+    """The same report by nodes: what EC2 says of each, and its own word. Of a peer's host nothing can be seen here."""
+    own = {"name": group["node"], "instance": group["instance"], "state": "running", "said": None}
+    return [
+        {
+            "name": node["name"],
+            "here": node is own,
+            "instance": node["instance"],
+            "state": node["state"],
+            "volumes": [
+                v["id"] for v in group["volumes"] if any(a["instance"] == node["instance"] for a in v["attachments"])
+            ],
+            "vips": [v["address"] for v in group["vips"] if v["ec2_instance"] == node["instance"]],
+            "said": node["said"],
+        }
+        for node in (own, *group["peers"])
+    ]
 
 
 def severity(group: dict[str, Any]) -> int:

@@ -18,26 +18,31 @@ from typing import Any, Protocol
 from awsha.agent import about, ask, kept, sd
 from awsha.agent.assembly import Node, assemble, group_named
 from awsha.agent.converge import Converger
-from awsha.agent.history import Recorder, Writer, request, this_run
+from awsha.agent.history import Recorder, Writer, last, request, this_run
 from awsha.agent.journal import Journal
 from awsha.agent.keepalived import KeepalivedWatch
 from awsha.agent.lock import GroupLock
 from awsha.agent.marks import Marks
 from awsha.agent.metrics import Exporter, Tally
+from awsha.agent.notices import Notifier
 from awsha.agent.paths import health_file, private_dir, run_dir, write_health
 from awsha.agent.report import group_report
+from awsha.agent.saying import Saying
 from awsha.core.chronicle import Chronicle
 from awsha.core.errors import AwshaError
+from awsha.core.loop import Turn
 from awsha.core.model import Role
 from awsha.core.plan import GONE
 from awsha.core.situation import Code
 from awsha.core.steps import Scope
+from awsha.core.transition import Transition
 from awsha.host import mounts, network
 from awsha.host.clock import boottime
 
 TICK_S = 1.0
 STEPS_END_S = 5.0  # a clean stop waits this long for steps under way; what they set going is looked at after a restart
 HISTORY_END_S = 2.0  # for a slow disk
+NOTICE_END_S = 2.0  # for what is being sent just now
 STALLED_S = 30.0  # a loop that has not turned for so long is stuck: systemd's watchdog restarts the agent
 LOCK_LOOK_S = 0.1
 SILENT_MOST = 64  # connections that have not asked anything yet; the oldest is closed for a newer one
@@ -63,6 +68,7 @@ class Agent:
         self.history = Writer(lambda text: self.journal.say("history", text))
         self.tally = Tally()
         self.node: Node = assemble(config, listen=True, observer=self._asked)
+        self.notifier = Notifier(self.node.policy.notify, self.journal.warn, self.tally.notified)
         self.keepalived = KeepalivedWatch()
         self.convergers: dict[str, Converger] = {}
         self._turned: dict[str, float] = {}
@@ -90,6 +96,7 @@ class Agent:
                 self.journal.say("ec2", f"{error.message} (hint: {error.hint})")
             about.publish(self.node, self.about, self.journal, self._stop)
             kept.keep(self._config)
+            Saying(self.node, self._turns, lambda text: self.journal.say("status", text)).start(self._stop)
             self._tell_metrics()
             gc.collect()
             gc.freeze()
@@ -103,6 +110,7 @@ class Agent:
             for thread in threads:
                 thread.join(max(0.0, deadline - boottime()))
             self.history.close(HISTORY_END_S)
+            self.notifier.close(NOTICE_END_S)
         if self._failed:
             names = ", ".join(self._failed)
             raise AwshaError(f"the loop of {names} has broken down", hint="a defect of awsha: see the log above")
@@ -112,16 +120,28 @@ class Agent:
         self.tally.request(action, seconds, code)
         request(action, seconds, code)
 
+    def _recorded(self, transition: Transition) -> None:
+        """A transition has a new line."""
+        self.tally.transition(transition)
+        self.notifier.transition(transition)
+
     def _tell_metrics(self) -> None:
         wanted = self.node.policy.metrics
         if wanted.wanted:
+            for group in self.node.policy.groups:
+                with contextlib.suppress(OSError):  # the writer of the history says what is wrong with it
+                    self.tally.remember(last(group.name))
             Exporter(
                 wanted,
                 self.node.name,
                 self.tally,
-                lambda: [c.last for c in self.convergers.values() if c.last is not None],
+                self._turns,
                 lambda text: self.journal.say("metrics", text),
             ).start(self._stop)
+
+    def _turns(self) -> list[Turn]:
+        """The last turn of each group's loop."""
+        return [c.last for c in self.convergers.values() if c.last is not None]
 
     def stop(self) -> None:
         """End `run` soon."""
@@ -198,6 +218,9 @@ class Agent:
     def _accept(self, server: socket.socket) -> None:
         with contextlib.suppress(OSError):
             connection, _ = server.accept()
+            if _peer(connection) not in (0, os.geteuid()):
+                connection.close()  # nothing it says is read, and it takes nobody's place
+                return
             connection.setblocking(False)
             self._on(connection, lambda: self._answer(connection))
             self._silent.append(connection)
@@ -211,9 +234,6 @@ class Agent:
         self._selector.unregister(connection)
         self._silent.remove(connection)
         with connection, contextlib.suppress(OSError):
-            uid = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[1]
-            if uid not in (0, os.geteuid()):
-                return
             connection.settimeout(1.0)
             words = connection.recv(4096).decode(errors="replace").split()
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
@@ -254,7 +274,7 @@ class Agent:
             self.node.executor(group),
             self.journal,
             self.keepalived.gone_since,
-            Recorder(chronicle, self.history, self.journal, name, self.tally.transition),
+            Recorder(chronicle, self.history, self.journal, name, self._recorded),
         )
         self.convergers[name] = converger
         self._turned[name] = boottime()
@@ -307,7 +327,7 @@ class Agent:
 
     def _identify_again(self) -> None:
         """A peer whose instance is not known, or gone, or a holder that is none of the peers: one may be new."""
-        turns = [c.last for c in self.convergers.values() if c.last is not None]
+        turns = self._turns()
         strange = any(r.code is Code.HELD_BY_STRANGER for turn in turns for r in turn.plan.reasons)
         unresolved = any(place.unresolved for place in self.node.places.values())
         gone = any(turn.situation.gone() for turn in turns)
@@ -328,6 +348,12 @@ def _report(converger: Converger) -> dict[str, Any]:
     turn = converger.last
     assert turn is not None  # noqa: S101
     return group_report(turn.situation, turn.plan, turn.verdict, converger.loop.running)
+
+
+def _peer(connection: socket.socket) -> int:
+    """The user who connected, by the kernel's word: SO_PEERCRED (unix(7)) has pid, uid, gid."""
+    uid: int = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[1]
+    return uid
 
 
 def _swallow(reader: socket.socket) -> None:

@@ -32,8 +32,12 @@ class _SmallLoader(Loader):  # type: ignore[misc,unused-ignore]
         return endpoints(table), path
 
 
-def create_client(region: str, connect_timeout_s: float, read_timeout_s: float, connections: int) -> BaseClient:
-    """A thread-safe EC2 client of `region`, by the environment's credentials, profile, endpoint, proxy and CA settings.
+def create_client(
+    region: str, connect_timeout_s: float, read_timeout_s: float, connections: int, *, service: str = "ec2"
+) -> BaseClient:
+    """A thread-safe client of EC2 (or of another service) in `region`.
+
+    Credentials, profile, endpoint, proxy and CA settings are the environment's.
 
     It makes one attempt a request: what a failure means, and whether to ask again, is the caller's decision.
     Raises botocore's exceptions (unknown profile, bad endpoint URL).
@@ -49,7 +53,7 @@ def create_client(region: str, connect_timeout_s: float, read_timeout_s: float, 
         # Botocore's own is put together anew twice a request, from 20 parts: a tenth of a request's CPU.
         user_agent=f"awsha/{awsha.__version__} Botocore/{botocore.__version__}",
     )
-    return session.create_client("ec2", region_name=region, config=config)
+    return session.create_client(service, region_name=region, config=config)
 
 
 def endpoints(table: dict[str, Any]) -> dict[str, Any]:

@@ -214,16 +214,25 @@ class Ec2:
             raise
         return facts.attachment_reply(reply, "DetachVolume")
 
-    def tag_releasing(self, volume_id: str, node: str, at_wall: float, timeout_s: float = CALL_TIMEOUT_S) -> None:
+    def tag_releasing(
+        self, volume_id: str, node: str, at_wall: float, why: str = "", timeout_s: float = CALL_TIMEOUT_S
+    ) -> None:
         """Tell the peer that `node` began to release the volume, at `at_wall` by its own clock. Raises Ec2Error."""
-        tag = {"Key": facts.RELEASING_TAG, "Value": facts.releasing_value(node, at_wall)}
+        self._tell(volume_id, facts.releasing_value(node, at_wall, why), timeout_s)
+
+    def tag_serving(self, volume_id: str, node: str, at_wall: float, timeout_s: float = CALL_TIMEOUT_S) -> None:
+        """Tell the node that switched over, in the place of its releasing tag, that `node` serves. Raises Ec2Error."""
+        self._tell(volume_id, facts.serving_value(node, at_wall), timeout_s)
+
+    def _tell(self, volume_id: str, value: str, timeout_s: float) -> None:
+        tag = {"Key": facts.RELEASING_TAG, "Value": value}
         self._caller.call("CreateTags", {"Resources": [volume_id], "Tags": [tag]}, timeout_s, once=True)
 
     def clear_releasing(self, volume_id: str, only: Releasing | None = None, timeout_s: float = CALL_TIMEOUT_S) -> None:
         """Remove the releasing tag. With `only`, EC2 removes it only while it has that value. Raises Ec2Error."""
         tag = {"Key": facts.RELEASING_TAG}
         if only is not None:
-            tag["Value"] = facts.releasing_value(only.node, only.at_wall)
+            tag["Value"] = facts.releasing_value(only.node, only.at_wall, only.why)
         self._caller.call("DeleteTags", {"Resources": [volume_id], "Tags": [tag]}, timeout_s, once=True)
 
     # --- addresses -------------------------------------------------------------------------------------------------

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from enum import StrEnum
 
+from awsha.aws.discreet import harmless
 from awsha.core.errors import AwshaError
 from awsha.core.steps import Failure
 
+_CODE_LIMIT = 80  # the longest of EC2's has 60 characters
 _TEXT_LIMIT = 300  # an UnauthorizedOperation carries kilobytes of encoded message; a person reads the beginning
 
 
@@ -126,6 +128,7 @@ class Ec2Error(AwshaError):
         self.code = code
         self.request_id = request_id
         self.kind = kind or kind_of(code, action, message)
+        message = harmless(message)
         text = message if len(message) <= _TEXT_LIMIT else message[:_TEXT_LIMIT] + "…"
         hint = _CODE_HINTS.get(code) or _HINTS[self.kind].replace("{action}", action)
         super().__init__(f"{action}: {code}: {text}", hint=hint)
@@ -167,7 +170,7 @@ def _refusal(response: object, action: str) -> Ec2Error:
     meta = response.get("ResponseMetadata") if isinstance(response, dict) else None
     body = body if isinstance(body, dict) else {}
     meta = meta if isinstance(meta, dict) else {}
-    code = str(body.get("Code") or meta.get("HTTPStatusCode") or "Unknown")
+    code = harmless(str(body.get("Code") or meta.get("HTTPStatusCode") or "Unknown"))[:_CODE_LIMIT]
     return Ec2Error(action, code, str(body.get("Message") or ""), request_id=str(meta.get("RequestId") or ""))
 
 

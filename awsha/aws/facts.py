@@ -19,11 +19,17 @@ from awsha.core.model import (
     InstanceFacts,
     InstanceState,
     Releasing,
+    Said,
+    Serving,
     VolumeFacts,
     VolumeState,
 )
+from awsha.core.plain import printable
 
 RELEASING_TAG = "awsha:releasing"
+SERVING = "serving"
+STATUS_TAG = "awsha:status"  # on a node's own instance: how its groups are
+TAG_MOST = 256  # characters of a tag's value (EC2 user guide, "Tag restrictions")
 
 W = TypeVar("W", bound=StrEnum)
 
@@ -46,21 +52,57 @@ class Instance:
     interfaces: tuple[NetworkInterface, ...]
 
 
-def releasing_value(node: str, at_wall: float) -> str:
-    """The value of the `awsha:releasing` tag: Unix seconds with milliseconds, a space, the node's name."""
-    return f"{at_wall:.3f} {node}"
+def releasing_value(node: str, at_wall: float, why: str = "") -> str:
+    """The value of the `awsha:releasing` tag: Unix seconds with milliseconds, the node's name, why, if that is told."""
+    return " ".join(f"{at_wall:.3f} {node} {why}".split())[:TAG_MOST].rstrip()
+
+
+def serving_value(node: str, at_wall: float) -> str:
+    """The value of the same tag when `node` answers a switchover: it serves."""
+    return f"{SERVING} {at_wall:.3f} {node}"
 
 
 def releasing_of(value: str) -> Releasing | None:
-    """Read the tag's value back. None when anything else than awsha wrote it."""
-    seconds, _, node = value.partition(" ")
+    """Read the tag's value back. None when it tells of no release, or anything else than awsha wrote it."""
+    seconds, _, rest = value.partition(" ")
+    node, _, why = rest.strip().partition(" ")
+    at_wall = _moment(seconds)
+    return None if at_wall is None or not node else Releasing(printable(node), at_wall, printable(why.strip()))
+
+
+def serving_of(value: str) -> Serving | None:
+    """Read the tag's value back. None when it is no answer to a switchover."""
+    word, _, rest = value.partition(" ")
+    seconds, _, node = rest.partition(" ")
+    at_wall = _moment(seconds)
+    return None if word != SERVING or at_wall is None or not node.strip() else Serving(printable(node.strip()), at_wall)
+
+
+def _moment(seconds: str) -> float | None:
     try:
         at_wall = float(seconds)
     except ValueError:
         return None
-    if not node.strip() or not math.isfinite(at_wall) or at_wall < 0:
+    return at_wall if math.isfinite(at_wall) and at_wall >= 0 else None
+
+
+def said_value(said: Said) -> str:
+    """The value of the `awsha:status` tag: Unix seconds, then GROUP:WORD for each group, as many as EC2 takes."""
+    text = f"{said.at_wall:.0f}"
+    for group, word in said.words:
+        more = f" {group}:{word}"
+        text += more if len(text) + len(more) <= TAG_MOST else ""
+    return text
+
+
+def said_of(value: str) -> Said | None:
+    """Read the tag's value back. None when anything else than awsha wrote it."""
+    seconds, *words = value.split()[:TAG_MOST] or [""]
+    at_wall = _moment(seconds)
+    pairs = [word.partition(":") for word in words]
+    if at_wall is None or not all(group and word for group, _, word in pairs):
         return None
-    return Releasing(node=node.strip(), at_wall=at_wall)
+    return Said(at_wall, tuple((printable(group), printable(word)) for group, _, word in pairs))
 
 
 def volumes(reply: object, action: str = "DescribeVolumes") -> dict[str, VolumeFacts]:
@@ -114,16 +156,22 @@ def next_token(reply: object) -> str:
 
 def _volume(record: Mapping[str, Any], action: str) -> VolumeFacts:
     attachments = (_attachment(item, action) for item in _records(record, "Attachments", action))
-    tags = {tag.get("Key"): tag.get("Value") for tag in _records(record, "Tags", action)}
-    releasing = tags.get(RELEASING_TAG)
+    told = _tag(record, RELEASING_TAG, action)
     return VolumeFacts(
         id=_id(record, "VolumeId", action),
         state=_word(VolumeState, record.get("State"), action),
         attachments=tuple(item for item in attachments if item.state is not AttachmentState.DETACHED),
-        releasing=releasing_of(releasing) if isinstance(releasing, str) else None,
+        releasing=releasing_of(told) if told is not None else None,
+        serving=serving_of(told) if told is not None else None,
         multi_attach=record.get("MultiAttachEnabled") is True,
         zone=_text(record.get("AvailabilityZone"), action),
     )
+
+
+def _tag(record: Mapping[str, Any], key: str, action: str) -> str | None:
+    """The value of a tag, None when there is none."""
+    value = {tag.get("Key"): tag.get("Value") for tag in _records(record, "Tags", action)}.get(key)
+    return value if isinstance(value, str) else None
 
 
 def _attachment(record: Mapping[str, Any], action: str) -> Attachment:
@@ -140,6 +188,7 @@ def _instance(record: Mapping[str, Any], action: str) -> Instance:
     names.add(_text(record.get("RootDeviceName"), action))
     addresses = {address for eni in enis for address in eni.addresses}
     addresses.add(_text(record.get("PrivateIpAddress"), action))
+    said = _tag(record, STATUS_TAG, action)
     facts = InstanceFacts(
         id=_id(record, "InstanceId", action),
         state=_word(InstanceState, _record(record.get("State"), action).get("Name"), action),
@@ -147,6 +196,7 @@ def _instance(record: Mapping[str, Any], action: str) -> Instance:
         device_names=frozenset(names - {""}),
         zone=_text(_record(record.get("Placement") or {}, action).get("AvailabilityZone"), action),
         subnet=_text(record.get("SubnetId"), action),
+        said=said_of(said) if said is not None else None,
     )
     return Instance(facts=facts, interfaces=enis)
 

@@ -9,6 +9,7 @@ from awsha.aws.ec2 import CALL_TIMEOUT_S, Ec2, tag_filters
 from awsha.aws.inspect import pages
 from awsha.aws.permissions import partition_of
 from awsha.core.found import FoundInstance, FoundVolume, members, name_of
+from awsha.core.plain import printable
 from awsha.core.policy import Tags
 
 
@@ -23,7 +24,10 @@ def instances(ec2: Ec2, tags: Tags, timeout_s: float = CALL_TIMEOUT_S) -> list[F
 
 
 def volumes(ec2: Ec2, tags: Tags, account: str, timeout_s: float = CALL_TIMEOUT_S) -> list[FoundVolume]:
-    """The volumes that carry all of `tags`, by name. `account` is for their ARNs: EC2 does not say whose they are."""
+    """The volumes that carry all of `tags`, by name.
+
+    `account` is for their ARNs: EC2 does not say whose they are. Without it ("") they have none.
+    """
     replies = pages(ec2, "DescribeVolumes", _asked(tags), timeout_s)
     found = [_volume(ec2, record, account) for reply in replies for record in reply.get("Volumes", ())]
     return sorted((item for item in found if item.state != "deleting"), key=lambda item: (item.name, item.id))
@@ -71,8 +75,9 @@ def _attachments(record: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _tags(record: Mapping[str, Any]) -> dict[str, str]:
-    return {str(tag.get("Key")): str(tag.get("Value") or "") for tag in record.get("Tags", ())}
+    """For people: the values are anybody's who may tag."""
+    return {str(tag.get("Key")): printable(str(tag.get("Value") or "")) for tag in record.get("Tags", ())}
 
 
 def _arn(ec2: Ec2, account: str, what: str) -> str:
-    return f"arn:{partition_of(ec2.region)}:ec2:{ec2.region}:{account}:{what}"
+    return account and f"arn:{partition_of(ec2.region)}:ec2:{ec2.region}:{account}:{what}"

@@ -15,6 +15,7 @@ from awsha.aws.errors import Ec2Error, Kind, reply_error
 from awsha.core.cloudfacts import Ebs, Holding, Instance, Interface, Rule, SecurityGroup
 from awsha.core.judge_host import ClockReading
 from awsha.core.model import Unknown
+from awsha.core.plain import printable
 from awsha.core.policy import Node
 
 GONE = frozenset({"terminated", "shutting-down"})
@@ -161,7 +162,7 @@ def _instance(record: Mapping[str, Any], account: str) -> Instance:
         subnet=str(record.get("SubnetId") or ""),
         address=str(record.get("PrivateIpAddress") or ""),
         interfaces=tuple(_interface(eni, str(record.get("InstanceId"))) for eni in record.get("NetworkInterfaces", ())),
-        tags={str(tag.get("Key")): str(tag.get("Value") or "") for tag in record.get("Tags", ())},
+        tags={str(tag.get("Key")): printable(str(tag.get("Value") or "")) for tag in record.get("Tags", ())},
         metadata_on=None if endpoint is None else endpoint == "enabled",
         hop_limit=hops if isinstance(hops, int) else None,
         account=account,

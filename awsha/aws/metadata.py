@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from urllib.parse import urlsplit
 
+from awsha.aws.discreet import harmless
 from awsha.core.errors import AwshaError
 
 DEFAULT_ENDPOINT = "http://169.254.169.254"
@@ -61,7 +62,7 @@ class MetadataError(AwshaError):
     """A question to instance metadata that had no answer. `kind` says why."""
 
     def __init__(self, kind: MetadataKind, message: str) -> None:
-        super().__init__(f"instance metadata: {message}", hint=_HINTS[kind])
+        super().__init__(f"instance metadata: {harmless(message)}", hint=_HINTS[kind])
         self.kind = kind
 
 

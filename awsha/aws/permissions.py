@@ -13,7 +13,7 @@ from typing import Any
 
 from awsha.aws.ec2 import LOOK_TIMEOUT_S, Ec2
 from awsha.aws.errors import Ec2Error, Kind
-from awsha.aws.facts import RELEASING_TAG
+from awsha.aws.facts import RELEASING_TAG, STATUS_TAG
 from awsha.core.cloudfacts import Refusal
 from awsha.core.model import Unknown
 from awsha.core.policy import Fence, Policy
@@ -28,6 +28,7 @@ class Use(StrEnum):
     FAILOVER = "failover"  # in every failover, or in many
     FENCE = "fence"  # when a silent holder is fenced, or by `awsha fence`
     START = "start"  # once, when the agent starts
+    AFTER = "after"  # when things have settled after a failover
     RARE = "rare"  # in a failover, when one of several addresses is gone already
     CHECK = "check"  # by `awsha check` only
 
@@ -42,7 +43,7 @@ USES: Mapping[str, frozenset[Use]] = {
     "DescribeNetworkInterfaces": frozenset({Use.RARE, Use.CHECK}),
     **dict.fromkeys(INSPECT, frozenset({Use.CHECK})),
     **dict.fromkeys((*ATTACH, *ADDRESS), frozenset({Use.FAILOVER})),
-    "CreateTags": frozenset({Use.FAILOVER, Use.START}),
+    "CreateTags": frozenset({Use.FAILOVER, Use.START, Use.AFTER}),
     "DeleteTags": frozenset({Use.FAILOVER}),
     "StopInstances": frozenset({Use.FENCE}),
 }
@@ -57,7 +58,7 @@ PURPOSES = {
     "DetachVolume": "release the volume, and take it from a peer",
     "AssignPrivateIpAddresses": "take the VIPs",
     "UnassignPrivateIpAddresses": "release the VIPs",
-    "CreateTags": "tell the peer of a release and of the configuration",
+    "CreateTags": "tell the peer of a release, of the configuration, and whether this node is ready",
     "DeleteTags": "end telling the peer of a release",
     "StopInstances": "fence a peer that is silent",
 }
@@ -68,6 +69,7 @@ class Scope:
     """What the policy is for. Ids may be `*`, or variables of a template; the same goes for the account and so on.
 
     `tagged`: tags of volumes whose ids are not known. `keys`: ARNs of the KMS keys of encrypted volumes.
+    `topics`: ARNs of the SNS topics to which transitions are told.
     """
 
     volumes: tuple[str, ...]
@@ -79,6 +81,7 @@ class Scope:
     partition: str = "aws"
     tagged: tuple[tuple[tuple[str, str], ...], ...] = ()
     keys: tuple[str, ...] = ()
+    topics: tuple[str, ...] = ()
 
     def arns(self, kind: str, ids: Iterable[str]) -> list[str]:
         """ARNs of EC2 resources of a kind (volume, instance, network-interface)."""
@@ -92,6 +95,11 @@ def partition_of(region: str) -> str:
         "eu-isoe-": "aws-iso-e", "us-isof-": "aws-iso-f", "eusc-": "aws-eusc",
     }  # fmt: skip
     return next((name for prefix, name in prefixes.items() if region.startswith(prefix)), "aws")
+
+
+def topics_of(policy: Policy) -> tuple[str, ...]:
+    """The ARNs of the topics to which transitions are told."""
+    return (policy.notify.sns_topic,) if policy.notify.sns_topic else ()
 
 
 def may_fence(policy: Policy) -> bool:
@@ -110,7 +118,7 @@ def document(scope: Scope) -> Document:
     if volumes:
         statements += [
             _statement("AwshaVolumes", ATTACH, volumes + instances),
-            _statement("AwshaTellRelease", ("CreateTags", "DeleteTags"), volumes, _only_tag(RELEASING_TAG)),
+            _statement("AwshaTellRelease", ("CreateTags", "DeleteTags"), volumes, _only_tags(RELEASING_TAG)),
         ]
     for number, tags in enumerate(scope.tagged, 1):
         marked = {"StringEquals": {f"aws:ResourceTag/{key}": _literal(value) for key, value in tags}}
@@ -121,19 +129,23 @@ def document(scope: Scope) -> Document:
                 f"AwshaTellReleaseTagged{number}",
                 ("CreateTags", "DeleteTags"),
                 every,
-                {**_only_tag(RELEASING_TAG), **marked},
+                {**_only_tags(RELEASING_TAG), **marked},
             ),
         ]
     if scope.tagged and not volumes:
         statements.append(_statement("AwshaVolumesAtNodes", ATTACH, instances))
     statements += [
-        _statement("AwshaTellConfig", ("CreateTags",), instances, _only_tag(CONFIG_TAG)),
+        _statement("AwshaTellNodes", ("CreateTags",), instances, _only_tags(CONFIG_TAG, STATUS_TAG)),
         _statement("AwshaAddresses", ADDRESS, scope.arns("network-interface", scope.interfaces)),
     ]
     if scope.fence:
         statements.append(_statement("AwshaFence", ("StopInstances",), instances))
     if scope.keys:
         statements += _key_statements(scope)
+    if scope.topics:
+        statements.append(
+            {"Sid": "AwshaNotify", "Effect": "Allow", "Action": ["sns:Publish"], "Resource": list(scope.topics)}
+        )
     return {"Version": "2012-10-17", "Statement": statements}
 
 
@@ -155,9 +167,9 @@ def _literal(value: str) -> str:
     return value.replace("$", "${$}")
 
 
-def _only_tag(key: str) -> Document:
+def _only_tags(*keys: str) -> Document:
     # ForAllValues is true of no keys at all, and DeleteTags without keys deletes every tag: hence Null.
-    return {"ForAllValues:StringEquals": {"aws:TagKeys": [key]}, "Null": {"aws:TagKeys": "false"}}
+    return {"ForAllValues:StringEquals": {"aws:TagKeys": list(keys)}, "Null": {"aws:TagKeys": "false"}}
 
 
 def _key_statements(scope: Scope) -> list[Document]:
@@ -207,7 +219,8 @@ def probes(
             where = f"{volume} at {instance}"
             found.append(_dry("DetachVolume", where, VolumeId=volume, InstanceId=instance))
         found += [_dry("CreateTags", volume, **tag), _dry("DeleteTags", volume, **tag)]
-    found.append(_dry("CreateTags", own, Resources=[own], Tags=[{"Key": CONFIG_TAG, "Value": "probe"}]))
+    told = [{"Key": key, "Value": "probe"} for key in (CONFIG_TAG, STATUS_TAG)]
+    found.append(_dry("CreateTags", own, Resources=[own], Tags=told))
     if fence:
         found += [_dry("StopInstances", instance, InstanceIds=[instance]) for instance in peers]
     if unusable is not None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import click
 
 from awsha.core.model import Role
+
+PRIVATE = 0o077  # as the unit and notify have it already: whoever starts it, nothing that it makes is for others
 
 
 @click.command()
@@ -17,6 +20,7 @@ def agent(config: Path, verbose: bool, failed: bool) -> int:
     """Run the service that moves volumes and addresses."""
     from awsha.agent.journal import log_to_stderr
 
+    os.umask(PRIVATE)
     log_to_stderr(verbose)
     if failed:
         from awsha.agent.gone import fault_all
@@ -47,5 +51,6 @@ def converge(config: Path, group: str, role: str | None, timeout_s: float | None
     from awsha.agent.journal import log_to_stderr
     from awsha.agent.once import converge as run
 
+    os.umask(PRIVATE)
     log_to_stderr()
     return run(config, group, Role(role) if role else None, timeout_s)

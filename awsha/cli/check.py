@@ -14,16 +14,18 @@ from awsha.agent.preflight_reads import Progress
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
+@click.option("--notify", is_flag=True, help="Send a test notice, too, by what [notify] has.")
 @click.pass_obj
-def check(config: Path, as_json: bool) -> int:
+def check(config: Path, as_json: bool, notify: bool) -> int:
     """Look for everything that would make a failover fail: configuration, host, permissions, network, volumes.
 
-    Changes nothing. Run it on each node: it sees EC2 with that node's role. Each finding has a code; docs/check.md
-    explains them all. Exit code: 0 nothing was found, 1 something was, or something could not be read.
+    Changes nothing; --notify sends a test notice as well. Run it on each node: it sees EC2 with that node's role. Each
+    finding has a code; docs/check.md explains them all. Exit code: 0 nothing was found, 1 something was, or something
+    could not be read.
     """
     from awsha.agent.preflight import check as run
 
-    report = run(config, _progress())
+    report = run(config, _progress(), notify=notify)
     if as_json:
         click.echo(json.dumps(_as_dict(report), indent=2))
     else:
@@ -51,6 +53,7 @@ def _as_dict(report: Report) -> dict[str, object]:
         "ok": report.ok,
         "findings": [finding.as_dict() for finding in report.findings],
         "checked": report.checked,
+        "not_asked": report.not_asked,
         "took_s": round(report.took_s, 2),
     }
 
@@ -68,6 +71,8 @@ def _show(report: Report) -> None:
         console.print(head, soft_wrap=True)
         console.print(Text(f"  why:  {finding.why}"), soft_wrap=True)
         console.print(Text(f"  hint: {hint}", "bold"), soft_wrap=True)
+    for what in report.not_asked:
+        console.print(Text(f"not asked: {_printable(what)}", "dim"), soft_wrap=True)
     who = f"node {report.node}" if report.node else "this host"
     counted = f"{len(report.checked)} reads in {report.took_s:.1f} s"
     if report.ok:

@@ -15,6 +15,8 @@ from awsha.config.init import Wish, compose
 from awsha.config.paths import CONFIG, run_dir
 from awsha.core.policy import Fence, Policy
 
+STDOUT = Path("-")
+
 
 @click.command()
 @click.option(
@@ -44,7 +46,7 @@ from awsha.core.policy import Fence, Policy
     "--output",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Write this file instead of the one that --config names; directories that are missing are made.",
+    help="Write this file instead of the one that --config names; - is standard output.",
 )
 @click.option("--force", is_flag=True, help="Replace the file when it exists.")
 @click.pass_obj
@@ -52,7 +54,10 @@ def init(config_path: Path, /, output: Path | None, force: bool, **wish: Any) ->
     """Write a first awsha.toml."""
     target = output or config_path
     text = compose(Wish(**wish), str(target))
-    write_atomic(target, text, 0o600, replace=force)
+    if target == STDOUT:
+        click.echo(text, nl=False)
+        return
+    write_atomic(target, text, 0o600, replace=force, folders=output is None)
     option = "" if target == Path(CONFIG) else f" --config {target}"
     click.echo(f"wrote {target}")
     click.echo(f"next: awsha{option} config show; awsha{option} keepalived --all -o DIR; the same file on every node")

@@ -41,7 +41,7 @@ def history(
 
     for file, drawn in ((svg, picture.svg), (html, picture.html)):
         if file is not None:
-            file.write_text(drawn(chosen), encoding="utf-8")
+            _write(file, drawn(chosen))
             click.echo(f"{chosen.id}: written to {file}", err=True)
     if not (as_json or svg or html):
         from rich.console import Console
@@ -51,6 +51,15 @@ def history(
         console = Console(highlight=False)
         console.print(waterfall(chosen, console.width))
     return 0
+
+
+def _write(file: Path, text: str) -> None:
+    """A new file in the place of an old one. Root writes through no link, and over no device, that waits there."""
+    from awsha.config.files import write_atomic
+
+    if file.is_symlink() or (file.exists() and not file.is_file()):
+        raise AwshaError(f"{file} is a link, or no plain file: it is not written to", hint="name another file")
+    write_atomic(file, text, 0o644)
 
 
 def choose(found: list[Transition], name: str) -> Transition:

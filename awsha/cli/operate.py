@@ -60,30 +60,35 @@ def _names(config: Path, name: str | None) -> list[str]:
 def release(config: Path, group: str | None, stopping: bool, timeout_s: float) -> int:
     """Let GROUP (default: all) go on this node, then let VRRP give way; the node stays out until `awsha resume`.
 
-    Exit code: 0 released, 75 not done in time (it goes on), 1 error.
+    Exit code: 0 released, 75 not done in time (it goes on), 130 Ctrl-C (it goes on), 1 error.
     """
     from awsha.agent import kept, operate
+    from awsha.cli.progress import watched
 
     if stopping:
-        return operate.stopping(config, kept.group_names(config), timeout_s, click.echo)
-    return operate.release(_names(config, group), timeout_s, click.echo)
+        return watched(lambda watch: operate.stopping(config, kept.group_names(config), timeout_s, watch))
+    names = _names(config, group)
+    return watched(lambda watch: operate.release(names, timeout_s, watch))
 
 
 @click.command()
 @click.argument("group")
 @click.option("--to", metavar="NODE", help="The peer that shall have it.")
 @click.option("--dry-run", is_flag=True, help="Only say what would be done, or why it is refused.")
-@_timeout("Wait this long for the peer. After it, or at Ctrl-C, this node competes again.")
+@_timeout("Wait this long for the peer; after it this node competes again. Ctrl-C only ends the watching.")
 @click.pass_obj
 def switchover(config: Path, group: str, to: str | None, dry_run: bool, timeout_s: float) -> int:
     """Hand GROUP to a peer: application stopped, unmounted and detached before VRRP gives way.
 
-    Exit code: 0 the peer has it, 75 nobody took it in time (this node competes again), 1 refused.
+    Exit code: 0 the peer serves and says so (without volumes: it has the addresses); 75 that was not seen in time, or
+    the peer gave it back (this node competes again, and the last lines say why); 130 Ctrl-C (it goes on); 1 refused.
     """
-    from awsha.agent import operate
+    from awsha.agent.switchover import switchover as run
+    from awsha.cli.progress import watched
 
     node = _node(config)
-    return operate.switchover(node, _group(node, group), to, timeout_s, click.echo, dry_run=dry_run)
+    wanted = _group(node, group)
+    return watched(lambda watch: run(node, wanted, to, timeout_s, watch, dry_run=dry_run))
 
 
 @click.command()
@@ -125,13 +130,14 @@ def resume(config: Path, group: str | None, starting: bool) -> None:
 def fence(config: Path, node_name: str, yes: bool, method: str | None, timeout_s: float) -> int:
     """Take NODE out by force: it is dead, or must be, and still holds what its peer needs.
 
-    Exit code: 0 fenced, 75 EC2 has not finished in time, 1 error or not confirmed.
+    Exit code: 0 fenced, 75 EC2 has not finished in time, 130 Ctrl-C (it goes on), 1 error or not confirmed.
     """
     from awsha.agent import operate
+    from awsha.cli.progress import watched
 
     node = _node(config)
     wanted = operate.plan_fence(node, node_name, Fence(method) if method else None)
     if not yes:
         raise AwshaError(f"would {wanted}", hint=f"if {node_name} is really dead: awsha fence {node_name} --yes")
     click.echo(str(wanted))
-    return operate.fence(node, wanted, timeout_s, click.echo)
+    return watched(lambda watch: operate.fence(node, wanted, timeout_s, watch))

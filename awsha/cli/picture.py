@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from html import escape
 
+from awsha.cli.lettering import fitted, width, wrapped
 from awsha.cli.waterfall import MEANINGS, Row, errors, facts, repeated, rows, seconds
 from awsha.core.transition import Transition, Whose
 
@@ -14,8 +15,10 @@ MARGIN = 24
 LABEL = 424
 FIGURES = 130
 LINE = 22
-LABEL_CHARACTERS = 54
-HEAD_CHARACTERS = 120
+SIZE, SMALL = 13, 11  # pixels of the letters
+HEAD = 100  # column of the names above the bars
+AT = 68  # column of the figures on the right
+NEAR = 50  # the word `serving` stands to the right of its line when there is less room to its left
 INK, SOFT, RULE, PAPER = "#1f2933", "#52606d", "#d9dee4", "#ffffff"
 BAD = "#c62828"
 FILL = {Whose.EC2: "#1583b4", Whose.PEER: "#9b4dca", Whose.HERE: "#2e9e5b", Whose.ORDER: "#a7b1bc"}
@@ -25,12 +28,29 @@ def svg(transition: Transition) -> str:
     """The picture, self-contained."""
     drawn = rows(transition)
     out: list[str] = []
-    y = MARGIN + 18
+    y: float = MARGIN + 18
     out.append(_text(MARGIN, y, transition.id, size=18, weight="bold"))
     for name, told in facts(transition):
-        y += LINE
-        out.append(_text(MARGIN, y, name, fill=SOFT))
-        out.append(_text(MARGIN + 100, y, _short(told, HEAD_CHARACTERS)))
+        out.append(_text(MARGIN, y + LINE, name, fill=SOFT))
+        for line in wrapped(told, WIDTH - 2 * MARGIN - HEAD, SIZE):
+            y += LINE
+            out.append(_text(MARGIN + HEAD, y, line))
+    if drawn:
+        y = _bars(out, transition, drawn, y)
+    y = _requests(out, transition, y)
+    height = y + MARGIN
+    title = escape(f"{transition.id}: {transition.cause.text}")
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{height}" viewBox="0 0 {WIDTH} {height}" '
+        f'font-family="system-ui, DejaVu Sans, Arial, sans-serif" font-size="{SIZE}" role="img">\n'
+        f'<title>{title}</title>\n<rect width="{WIDTH}" height="{height}" fill="{PAPER}"/>\n'
+        + "\n".join(out)
+        + "\n</svg>\n"
+    )
+
+
+def _bars(out: list[str], transition: Transition, drawn: list[Row], y: float) -> float:
+    """The bars below `y`, with their scale and what the colours mean; returns where they end."""
     top = y + 2 * LINE
     left, right = MARGIN + LABEL, WIDTH - MARGIN - FIGURES
     span = max(transition.took, 0.001)
@@ -38,35 +58,44 @@ def svg(transition: Transition) -> str:
     def x(at: float) -> float:
         return left + min(at / span, 1.0) * (right - left)
 
-    bottom = top + LINE * len(drawn) + 6
+    out_of_bars: list[str] = []
+    line = top
+    for row in drawn:
+        out_of_bars += _bar(row, line, x(row.at), max(2.0, x(row.at + row.took) - x(row.at)))
+        line += LINE
+        if row.bad and row.detail:
+            told = fitted(row.detail, WIDTH - 2 * MARGIN - LABEL - 4, SMALL)
+            out_of_bars.append(_text(left + 4, line + 13, told, fill=BAD, size=SMALL))
+            line += LINE
+    bottom = line + 6
     for tick in ticks(span):
         out.append(f'<path d="M{x(tick):.1f} {top - 8}V{bottom}" stroke="{RULE}"/>')
-        out.append(_text(x(tick), top - 14, f"{tick:g} s", fill=SOFT, anchor="middle", size=11))
-    out.append(_text(WIDTH - MARGIN - 62, top - 14, "at", fill=SOFT, anchor="end", size=11))
-    out.append(_text(WIDTH - MARGIN, top - 14, "took", fill=SOFT, anchor="end", size=11))
-    for index, row in enumerate(drawn):
-        out += _bar(row, top + LINE * index, x(row.at), max(2.0, x(row.at + row.took) - x(row.at)))
+        out.append(_text(x(tick), top - 14, f"{tick:g} s", fill=SOFT, anchor="middle", size=SMALL))
+    out.append(_text(WIDTH - MARGIN - AT, top - 14, "at", fill=SOFT, anchor="end", size=SMALL))
+    out.append(_text(WIDTH - MARGIN, top - 14, "took", fill=SOFT, anchor="end", size=SMALL))
+    out += out_of_bars
     if transition.serving_at is not None:
         at = x(transition.serving_at)
+        anchor = "end" if at - left > NEAR else "start"
         out.append(f'<path d="M{at:.1f} {top - 8}V{bottom}" stroke="{FILL[Whose.HERE]}" stroke-dasharray="4 3"/>')
-        out.append(_text(at, bottom + 14, "serving", fill=FILL[Whose.HERE], anchor="end", size=11))
+        out.append(_text(at, bottom + 14, "serving", fill=FILL[Whose.HERE], anchor=anchor, size=SMALL))
     y = bottom + 14 + LINE
     out += _legend(drawn, y)
+    return y
+
+
+def _requests(out: list[str], transition: Transition, y: float) -> float:
+    """The requests to EC2 below `y`; returns where they end."""
     if transition.requests:
         y += LINE
         out.append(_text(MARGIN, y, "requests to EC2", weight="bold"))
     for asked in transition.requests:
-        y += LINE
         figures = f"{asked.action}{repeated(asked.count)}, {seconds(asked.seconds)} in all"
-        out.append(_text(MARGIN, y, figures, fill=SOFT))
-        out.append(_text(MARGIN + LABEL, y, _short(errors(asked.errors.items()), 90), fill=BAD))
-    height = y + MARGIN
-    title = escape(f"{transition.id}: {transition.cause.text}")
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{height}" viewBox="0 0 {WIDTH} {height}" '
-        f'font-family="system-ui, DejaVu Sans, Arial, sans-serif" font-size="13" role="img">\n<title>{title}</title>\n'
-        f'<rect width="{WIDTH}" height="{height}" fill="{PAPER}"/>\n' + "\n".join(out) + "\n</svg>\n"
-    )
+        out.append(_text(MARGIN, y + LINE, fitted(figures, LABEL - 8, SIZE), fill=SOFT))
+        for line in wrapped(errors(asked.errors.items()), WIDTH - 2 * MARGIN - LABEL, SIZE):
+            y += LINE
+            out.append(_text(MARGIN + LABEL, y, line, fill=BAD))
+    return y
 
 
 def ticks(span: float) -> list[float]:
@@ -80,14 +109,14 @@ def ticks(span: float) -> list[float]:
 def _bar(row: Row, y: float, x: float, width: float) -> list[str]:
     fill = BAD if row.bad else FILL[row.whose]
     thick, faint = (14, "1") if row.step else (8, "0.45")
-    label = _short(row.label, LABEL_CHARACTERS)
+    label = fitted(row.label, LABEL - 8, SIZE)
     hover = escape(f"{row.label}: from {row.at:.2f} s for {row.took:.2f} s {row.detail}".strip())
     return [
         f'<rect x="{x:.1f}" y="{y + (LINE - thick) / 2:.1f}" width="{width:.1f}" height="{thick}" rx="2" '
         f'fill="{fill}" opacity="{faint}"><title>{hover}</title></rect>',
         _text(MARGIN, y + 15, label, fill=BAD if row.bad else INK if row.step else SOFT),
-        _text(WIDTH - MARGIN - 62, y + 15, f"{row.at:.2f}", fill=SOFT, anchor="end"),
-        _text(WIDTH - MARGIN, y + 15, f"{row.took:.2f} s", anchor="end"),
+        _text(WIDTH - MARGIN - AT, y + 15, f"{row.at:.2f}", fill=SOFT, anchor="end"),
+        _text(WIDTH - MARGIN, y + 15, seconds(row.took), anchor="end"),
     ]
 
 
@@ -98,11 +127,11 @@ def _legend(drawn: list[Row], y: float) -> list[str]:
     for whose, meaning in MEANINGS.items():
         if whose in there:
             out.append(f'<rect x="{x:.0f}" y="{y - 10}" width="12" height="12" rx="2" fill="{FILL[whose]}"/>')
-            out.append(_text(x + 18, y, meaning, fill=SOFT, size=11))
-            x += 38 + 6.4 * len(meaning)
+            out.append(_text(x + 18, y, meaning, fill=SOFT, size=SMALL))
+            x += 38 + width(meaning, SMALL)
     if there:
         bad = "; red: failed, or blocked" if any(row.bad for row in drawn) else ""
-        out.append(_text(x + 8, y, f"thick: a step; thin: a wait{bad}", fill=SOFT, size=11))
+        out.append(_text(x + 8, y, f"thick: a step; thin: a wait{bad}", fill=SOFT, size=SMALL))
     return out
 
 
@@ -112,10 +141,6 @@ def _text(
     more = (f' font-size="{size}"' if size else "") + (f' font-weight="{weight}"' if weight else "")
     where = f' text-anchor="{anchor}"' if anchor != "start" else ""
     return f'<text x="{x:.1f}" y="{y:.1f}" fill="{fill}"{where}{more}>{escape(text)}</text>'
-
-
-def _short(text: str, most: int) -> str:
-    return text if len(text) <= most else text[: most - 1] + "…"
 
 
 STYLE = """

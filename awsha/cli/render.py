@@ -12,15 +12,18 @@ from rich.table import Table
 from rich.text import Text
 
 from awsha.core.pacing import describe
+from awsha.core.readiness import ago
 from awsha.core.situation import Plan
 
 COLOURS = {0: "green", 1: "yellow", 2: "red", 3: "magenta"}
+NARROW = 84  # columns; below this what EC2 and the kernel say stands one below the other
+WIDE = 110  # the same for what there is to say of each node
 WORDS = {0: "OK", 1: "WARNING", 2: "CRITICAL", 3: "UNKNOWN"}
 
 
-def status_view(told: dict[str, Any]) -> RenderableType:
-    """The whole node on one screen."""
-    parts: list[RenderableType] = [_group(told, group) for group in told["groups"]]
+def status_view(told: dict[str, Any], width: int = 100) -> RenderableType:
+    """The whole node on one screen, `width` columns wide."""
+    parts: list[RenderableType] = [_group(told, group, width) for group in told["groups"]]
     parts += [Text(f"unknown: {text}", style="magenta") for text in told["unknown"]]
     if not told["agent"]:
         parts.append(
@@ -29,16 +32,8 @@ def status_view(told: dict[str, Any]) -> RenderableType:
     return Stack(*parts)
 
 
-def _group(told: dict[str, Any], group: dict[str, Any]) -> RenderableType:
+def _group(told: dict[str, Any], group: dict[str, Any], width: int) -> RenderableType:
     colour = COLOURS[group["severity"]]
-    held = Table.grid(padding=(0, 2))
-    for no_wrap in (True, True, False, False):
-        held.add_column(no_wrap=no_wrap)
-    held.add_row("", "", Text("EC2 says", "dim"), Text("the kernel says", "dim"))
-    for vip in group["vips"]:
-        held.add_row(Text("address", "bold"), vip["address"], *_vip(vip))
-    for volume in group["volumes"]:
-        held.add_row(Text("volume", "bold"), volume["id"], *_volume(volume))
     rows = Table.grid(padding=(0, 2))
     rows.add_column(style="bold", no_wrap=True)
     rows.add_column()
@@ -54,17 +49,105 @@ def _group(told: dict[str, Any], group: dict[str, Any]) -> RenderableType:
         rows.add_row("waits", _reason(reason, "yellow"))
     for reason in group["blocked"]:
         rows.add_row("blocked", _reason(reason, "red"))
+    if group.get("last_transition"):
+        rows.add_row("last", _last(group["last_transition"]))
+    for found in group["takeover"]:
+        rows.add_row("takeover", _takeover(found))
     word = f" {WORDS[group['severity']]} "
     where = f" {group['name']} on {told['node']}: "
     title = Text.assemble((word, f"bold reverse {colour}"), where, (_summary(group), colour), " ")
+    held = _held(group) if width >= NARROW else _held_narrow(group)
     return Panel(
-        Stack(rows, Text(), held),
+        Stack(rows, Text(), held, *_by_node(group, width)),
         title=title,
         title_align="left",
         border_style=colour,
         subtitle=told["observed_at"],
         subtitle_align="right",
     )
+
+
+def _held(group: dict[str, Any]) -> RenderableType:
+    """Addresses and volumes, what EC2 and the kernel say of each side by side."""
+    held = Table.grid(padding=(0, 2))
+    for no_wrap in (True, True, False, False):
+        held.add_column(no_wrap=no_wrap)
+    held.add_row("", "", Text("EC2 says", "dim"), Text("the kernel says", "dim"))
+    for vip in group["vips"]:
+        held.add_row(Text("address", "bold"), vip["address"], *_vip(vip))
+    for volume in group["volumes"]:
+        held.add_row(Text("volume", "bold"), volume["id"], *_volume(volume))
+    return held
+
+
+def _held_narrow(group: dict[str, Any]) -> RenderableType:
+    """The same, one below the other."""
+    held = Table.grid(padding=(0, 2))
+    held.add_column(no_wrap=True)
+    held.add_column()
+    told = [("address", vip["address"], _vip(vip)) for vip in group["vips"]]
+    told += [("volume", volume["id"], _volume(volume)) for volume in group["volumes"]]
+    for what, name, (cloud, kernel) in told:
+        held.add_row(Text(what, "bold"), name)
+        held.add_row(Text("  EC2", "dim"), cloud)
+        held.add_row(Text("  kernel", "dim"), kernel)
+    return held
+
+
+def _by_node(group: dict[str, Any], width: int) -> list[RenderableType]:
+    """`--all`: each node by what EC2 says, and by its own word."""
+    if "nodes" not in group:
+        return []
+    table = Table.grid(padding=(0, 2))
+    for no_wrap in (True, width >= WIDE, False, False):
+        table.add_column(no_wrap=no_wrap)
+    if width >= WIDE:
+        table.add_row("", Text("its instance", "dim"), Text("has, by EC2", "dim"), Text("its own word", "dim"))
+    for node in group["nodes"]:
+        said = node["said"]
+        word = "this node: see above" if node["here"] else "none" if said is None else f"{said['word']}, {_ago(said)}"
+        has = ", ".join([*node["vips"], *node["volumes"]]) or "nothing"
+        name, instance = Text(node["name"], "bold"), f"{node['state']} ({node['instance']})"
+        if width >= WIDE:
+            table.add_row(name, instance, has, word)
+        else:
+            for label, cell in ((name, instance), (Text("  has", "dim"), has), (Text("  says", "dim"), word)):
+                table.add_row(label, cell)
+    note = "of another node, EC2 and its own word is all that can be seen here: awsha status there says the rest"
+    return [Text(), table, Text(note, "dim")]
+
+
+def _last(last: dict[str, Any]) -> Text:
+    """The newest transition on this node."""
+    good = last["end"] == "converged"
+    end = "under way" if last["end"] == "under-way" else f"{last['end']} after {last['took_s']:g} s"
+    text = Text(f"{_ago(last)}: {last['cause']} → ")
+    text.append(end + (f": {last['text']}" if last["text"] else ""), "" if good else "yellow")
+    return text.append(f"  (awsha history {last['id']})", "dim")
+
+
+def _takeover(found: dict[str, Any]) -> Text:
+    """Who takes over if the master dies now."""
+    who = "this node" if found["here"] else found["node"]
+    if found["ready"]:
+        text = Text.assemble(("ready", "bold green"), f": if the master dies now, {who} takes over")
+        if found["does"]:
+            text.append(f", and begins with {'; '.join(found['does'])}")
+    elif found["ready"] is None:
+        text = Text.assemble(("can't tell from here", "bold"), f" whether {who} takes over if the master dies now")
+    else:
+        text = Text.assemble(("not ready", "bold red"), f": if the master dies now, {who} does not take over")
+    for reason in found["because"]:
+        text.append(f"\n{'because: ' if found['ready'] is False else ''}{reason['text']}")
+        if reason["hint"]:
+            text.append(f"\n→ {reason['hint']}", "bold")
+    for slower in found["but"]:
+        text.append(f"\nbut {slower}", "yellow")
+    return text
+
+
+def _ago(told: dict[str, Any]) -> str:
+    return ago(told["s_ago"])
 
 
 def _summary(group: dict[str, Any]) -> str:
@@ -82,6 +165,8 @@ def _vrrp(group: dict[str, Any]) -> Text:
     text = Text(role.upper() if role else "nothing said since boot", "bold green" if role == "master" else "bold")
     if group["keepalived"] == "gone":
         text.append("  (that keepalived is gone)", "red")
+    if group["master"] != group["node"]:
+        text.append(f", {group['master']} is master" if group["master"] else ", no master is heard")
     return text
 
 

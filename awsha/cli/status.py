@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +21,18 @@ UNKNOWN = 3  # for a monitoring plugin, a question without an answer is neither 
 @click.argument("group", required=False)
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 @click.option("--watch", is_flag=True, help="Look again and again, until Ctrl-C.")
+@click.option("--all", "every_node", is_flag=True, help="Each node as well: by EC2, and by its own word there.")
 @click.pass_obj
-def status(config: Path, group: str | None, as_json: bool, watch: bool) -> int:
+def status(config: Path, group: str | None, as_json: bool, watch: bool, every_node: bool) -> int:
     """What VRRP, EC2 and the kernel each say of GROUP (default: all), what waits, and why.
+
+    It tells the last transition, too, and who takes over if the master dies now, as far as this node can know.
 
     Exit code: 0 OK, 1 warning, 2 critical, 3 unknown (the convention of monitoring plugins).
     """
     from awsha.agent.assembly import assemble, group_named
     from awsha.agent.look import report
+    from awsha.agent.report import by_node
 
     try:
         node = assemble(config, blind=True)
@@ -35,9 +40,16 @@ def status(config: Path, group: str | None, as_json: bool, watch: bool) -> int:
     except AwshaError as error:
         code = error.exit_code if error.exit_code == EX_CONFIG else UNKNOWN
         raise AwshaError(error.message, hint=error.hint, exit_code=code) from error
+
+    def look() -> dict[str, Any]:
+        told = report(node, groups)
+        for found in told["groups"] if every_node else ():
+            found["nodes"] = by_node(found)
+        return told
+
     if watch and not as_json:
-        return _watch(lambda: report(node, groups))
-    told = report(node, groups)
+        return _watch(look)
+    told = look()
     if as_json:
         click.echo(json.dumps(told, indent=2))
     else:
@@ -45,7 +57,8 @@ def status(config: Path, group: str | None, as_json: bool, watch: bool) -> int:
 
         from awsha.cli.render import status_view
 
-        Console(highlight=False).print(status_view(told))
+        console = Console(highlight=False)
+        console.print(status_view(told, console.width))
     return worst(told)
 
 
@@ -55,7 +68,8 @@ def worst(told: dict[str, Any]) -> int:
     return next((code for code in (2, 3, 1) if code in severities), 3 if told["unknown"] else 0)
 
 
-def _watch(look: Any) -> int:  # noqa: ANN401  a callable without arguments
+def _watch(look: Callable[[], dict[str, Any]]) -> int:
+    """Look every second until Ctrl-C, or until the terminal is gone."""
     import threading
 
     from rich.console import Console
@@ -63,16 +77,16 @@ def _watch(look: Any) -> int:  # noqa: ANN401  a callable without arguments
 
     from awsha.cli.render import status_view
 
-    told = look()
+    told, console = look(), Console(highlight=False)
     with (
         contextlib.suppress(KeyboardInterrupt),
-        Live(status_view(told), console=Console(highlight=False), screen=True) as live,
+        Live(status_view(told, console.width), console=console, screen=True, auto_refresh=False) as live,
     ):
         pause = threading.Event()
         while True:
             pause.wait(WATCH_S)
             told = look()
-            live.update(status_view(told), refresh=True)
+            live.update(status_view(told, console.width), refresh=True)
     return worst(told)
 
 

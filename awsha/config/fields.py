@@ -229,6 +229,12 @@ textfile = name(
     "write a file in the directory that node_exporter reads, like /var/lib/node_exporter/awsha.prom",
 )
 
+sns_topic = name(
+    "the ARN of an SNS topic",
+    r"arn:aws[a-z-]*:sns:[a-z0-9-]{1,30}:[0-9]{12}:[A-Za-z0-9_-]{1,251}(\.fifo)?",
+    'write the ARN as `aws sns list-topics` shows it, like "arn:aws:sns:eu-west-1:123456789012:alarms"',
+)
+
 
 def volume_in(written: str) -> str:
     """The id of a volume that is written as its id or as its ARN."""

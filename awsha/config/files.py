@@ -10,11 +10,20 @@ from pathlib import Path
 from awsha.core.errors import AwshaError
 
 
-def write_atomic(path: Path, text: str, mode: int, *, replace: bool = True) -> None:
+def write_atomic(path: Path, text: str, mode: int, *, replace: bool = True, folders: bool = True) -> None:
     """Write `text` to `path` with `mode`; the content is on disk before the name appears.
 
-    With `replace=False` an existing file is kept. Raises AwshaError when that is so, or when it cannot be written.
+    With `replace=False` an existing file is kept. `folders`: make those that are missing above it. A directory, and a
+    symbolic link, are never replaced: whoever made the link meant the file behind it. Raises AwshaError when one of
+    these is so, or when it cannot be written.
     """
+    if path.is_symlink():
+        hint = f"nothing was written; name the file itself: -o {_behind(path)}"
+        raise AwshaError(f"{path} is a symbolic link", hint=hint)
+    if path.is_dir():
+        raise AwshaError(f"{path} is a directory", hint=f"name a file in it: -o {path / 'FILE'}")
+    if not folders and not path.parent.exists():
+        raise AwshaError(f"there is no directory {path.parent}", hint=f"mkdir -p {path.parent}, or correct -o")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
@@ -42,6 +51,13 @@ def write_atomic(path: Path, text: str, mode: int, *, replace: bool = True) -> N
     except OSError as error:
         hint = "run as root, or choose another place with -o"
         raise AwshaError(f"{path} cannot be written: {error.strerror}", hint=hint) from None
+
+
+def _behind(link: Path) -> str:
+    try:
+        return str(link.readlink() if link.readlink().is_absolute() else link.parent / link.readlink())
+    except OSError:
+        return "FILE"
 
 
 def _sync_directory(directory: Path) -> None:

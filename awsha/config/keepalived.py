@@ -32,7 +32,7 @@ global_defs {{
 
     # The directory of the health files is gone after a boot, and keepalived drops a track_file without one.
     # -m, because keepalived's scripts have umask 0177.
-    startup_script "/bin/mkdir -p -m 0755 {directories}"
+    startup_script "/bin/mkdir -p -m 0700 {directories}"
 
     # A node that has just booted listens first: its own time to become master (3 adverts and a bit) begins after this.
     # Safe together with nopreempt only: without it 2.2.7 never preempts (keepalived issue 2098).

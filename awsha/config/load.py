@@ -12,6 +12,7 @@ from pathlib import Path
 
 from awsha.config import rules
 from awsha.config.lines import line_of, locate
+from awsha.config.machine import path_refused
 from awsha.config.problems import ConfigError, Key, Problem, key_text
 from awsha.config.schema import Finding, Table, pruned, structure
 from awsha.core.policy import Node, Policy, default_priority
@@ -46,6 +47,16 @@ def load(path: Path) -> Policy:
 def read(path: Path) -> Loaded:
     """As `load`, with the places of all values."""
     return parse(_text(path), str(path))
+
+
+def refuse_unsafe(path: Path) -> None:
+    """For whoever acts by a configuration: root follows only one that nobody else could have written.
+
+    It names programs that are run as root, disks, and whom to fence. Raises ConfigError; the hint says what to mend.
+    Says nothing of a file that is not there.
+    """
+    if os.geteuid() == 0 and path.exists() and (refused := path_refused(path)) is not None:
+        raise ConfigError([Problem(str(path), "", f"is not followed: {refused[0]}", refused[1])])
 
 
 def parse(text: str, file: str, *, written: bool = True) -> Loaded:

@@ -9,7 +9,7 @@ import os
 import shutil
 import stat
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path, PurePosixPath
 
 from awsha.config.keepalived import Interface
@@ -95,18 +95,31 @@ def script_refused(command: str) -> str | None:
 def hook_refused(path: Path) -> tuple[str, str] | None:
     """Why a hook at this path must not be run as root, and what to do about it; None when it may.
 
-    Stricter than script_refused: every part of the path, as it is written and as links lead it on, belongs to root, and
-    neither a group nor others may write to it. The sticky bit is enough only outside of the folders that are searched
-    for hooks: in those, whatever is put there would be run.
+    The sticky bit is not enough for the folders that are searched for hooks: whatever is put there would be run.
     """
     try:
+        here = path.parent.resolve()
+    except (OSError, RuntimeError) as error:
+        return f"{path} can't be looked at: {error}", f"ls -lL {path}"
+    return path_refused(path, {path.parent, path.parent.parent, here, here.parent})
+
+
+def path_refused(path: Path, searched: Collection[Path] = ()) -> tuple[str, str] | None:
+    """Why root must not believe what is at this path, and what to do about it; None when it may.
+
+    Stricter than script_refused: every part of the path, as it is written and as links lead it on, belongs to root, and
+    neither a group nor others may write to it. A folder with the sticky bit will do, unless it is `searched`: in it
+    nobody can take the place of what is root's.
+    """
+    path = path.absolute()
+    try:
         real = path.resolve(strict=True)
-        searched = {path.parent, path.parent.parent, path.parent.resolve(), path.parent.resolve().parent}
         for part in dict.fromkeys([*reversed(path.parents), path, *reversed(real.parents), real]):
             info = part.lstat()
             if info.st_uid != 0:
                 return f"{part} does not belong to root", f"chown root {part}"
-            sticky = stat.S_ISDIR(info.st_mode) and bool(info.st_mode & stat.S_ISVTX) and part not in searched
+            directory = stat.S_ISDIR(info.st_mode) and part not in (path, real)
+            sticky = directory and bool(info.st_mode & stat.S_ISVTX) and part not in searched
             if info.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not stat.S_ISLNK(info.st_mode) and not sticky:
                 return f"{part} can be written to by others than root", f"chmod go-w {part}"
     except (OSError, RuntimeError) as error:

@@ -12,13 +12,14 @@ from awsha.config.load import Loaded
 from awsha.config.paths import run_dir, state_dir
 from awsha.config.problems import Key, key_text
 from awsha.config.schema import Table, toml_name
-from awsha.core.policy import Application, Discover, Group, Metrics, Node, Policy, Timeouts, Volume, priority
+from awsha.core.policy import Application, Discover, Group, Metrics, Node, Notify, Policy, Timeouts, Volume, priority
 
-Record = Policy | Node | Group | Volume | Application | Timeouts | Discover | Metrics
+Record = Policy | Node | Group | Volume | Application | Timeouts | Discover | Metrics | Notify
 REGION_VARIABLES = ("AWS_REGION", "AWS_DEFAULT_REGION")
 # What it means that a value is not set.
 UNSET: Mapping[tuple[type, str], str] = {
     (Metrics, "textfile"): "none is written",
+    (Notify, "sns_topic"): "no topic",
     (Policy, "region"): "asked from instance metadata",
     (Policy, "command"): "the awsha that generates keepalived.conf",
     (Node, "instance_id"): "found by the address",
@@ -78,7 +79,7 @@ def values(loaded: Loaded, environ: Mapping[str, str]) -> list[Value]:
     policy = loaded.policy
     top = _Place(loaded, (), loaded.raw, "general")
     found = [top.value(policy, "region"), top.value(policy, "command"), *_environment(environ)]
-    found[2:2] = top.below("metrics").values(policy.metrics)
+    found[2:2] = [*top.below("metrics").values(policy.metrics), *top.below("notify").values(policy.notify)]
     region = next((word for word in REGION_VARIABLES if environ.get(word)), None)
     if policy.region is None and region:
         found[0] = Value("general", "region", "region", environ[region], "environment", note=region)

@@ -33,6 +33,7 @@ from awsha.core.policy import (
     Group,
     Metrics,
     Node,
+    Notify,
     OpenFiles,
     Policy,
     Timeouts,
@@ -41,7 +42,7 @@ from awsha.core.policy import (
 
 Table = dict[str, Any]
 # a record after those inside it
-RECORDS: tuple[type, ...] = (Node, Volume, Application, Timeouts, Group, Discover, Metrics, Policy)
+RECORDS: tuple[type, ...] = (Node, Volume, Application, Timeouts, Group, Discover, Metrics, Notify, Policy)
 RENAMED: Mapping[tuple[type, str], str] = {
     (Policy, "nodes"): "node",
     (Policy, "groups"): "group",
@@ -53,6 +54,7 @@ TABLES = {
     Timeouts: "[group.timeouts]",
     Discover: "[discover]",
     Metrics: "[metrics]",
+    Notify: "[notify]",
 }
 
 CHECKS: Mapping[type, Mapping[str, fields.Hook]] = {
@@ -87,6 +89,7 @@ CHECKS: Mapping[type, Mapping[str, fields.Hook]] = {
     },
     Discover: {"tags": fields.tags},
     Metrics: {"textfile": fields.textfile, "port": fields.integer(0, 65535)},
+    Notify: {"command": fields.argv, "sns_topic": fields.sns_topic},
     Policy: {"region": fields.region, "command": fields.command},
 }
 MISSING: Mapping[tuple[type, str], str] = {

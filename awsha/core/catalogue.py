@@ -260,6 +260,12 @@ CATALOGUE: dict[Code, Entry] = {
         "the application cannot be started, stopped or watched",
         "install it on every node, or correct [group.application]",
     ),
+    Code.CONFIG_UNSAFE: Entry(
+        _ERROR,
+        "awsha.toml, keepalived.conf, the run or the state directory, or a folder above, is not root's alone",
+        "what stands there is done as root: the agent does not start with it, keepalived asks nobody",
+        "chown root, and chmod go-w",
+    ),
     Code.HOOK_UNSAFE: Entry(
         _ERROR,
         "a hook, or a folder above it, can be written to by others than root, or does not belong to root",
@@ -271,6 +277,12 @@ CATALOGUE: dict[Code, Entry] = {
         "something below the hooks' folder is never run",
         "its name is no group's or no point's, or it is not executable: what it was meant to do is not done",
         "correct its name (docs/hooks.md), chmod +x it, or take it away",
+    ),
+    Code.NOTIFY: Entry(
+        _WARNING,
+        "nobody would be told of a failover, or by one way less, though [notify] asks for it",
+        "the failover works; who should know of it does not",
+        "see docs/notify.md; awsha check --notify sends a test",
     ),
     Code.NET_UTILS: Entry(
         _WARNING,

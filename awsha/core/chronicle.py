@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
+from awsha.core.handover import LiftMark
 from awsha.core.loop import Turn
 from awsha.core.model import Role
 from awsha.core.pacing import describe
@@ -163,6 +164,8 @@ class Chronicle:
         kind, words = ("start", "the agent's start") if self._starting else ("drift", f"while {_who(self._role)}")
         if turn.start:
             first = turn.start[0]
+            if isinstance(first, LiftMark):
+                return Cause("mark", "the switchover is over here: it competes again")
             if isinstance(first, SetMark) and first.mark == FENCED:
                 text = "another node has its volume, or its disk is gone" if first.present else MARKS[FENCED][1]
                 return Cause("fenced", f"{words}: {text}" if first.present else text)

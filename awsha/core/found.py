@@ -15,7 +15,7 @@ MEMBERS = frozenset({"pending", "running", "stopping", "stopped"})  # a stopped 
 
 @dataclass(frozen=True, slots=True)
 class FoundInstance:
-    """An instance that could be a node. `name` is "" when no tag names it."""
+    """An instance that could be a node. `name`, `arn`: "" when no tag names it, or its account is not known."""
 
     id: str
     arn: str
@@ -32,7 +32,7 @@ class FoundInstance:
 
 @dataclass(frozen=True, slots=True)
 class FoundVolume:
-    """A volume. `attached`: INSTANCE:DEVICE of each attachment. `size` in GiB."""
+    """A volume. `attached`: INSTANCE:DEVICE of each attachment. `size` in GiB. `arn`: "", its account is not known."""
 
     id: str
     arn: str

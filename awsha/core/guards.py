@@ -19,10 +19,13 @@ from awsha.core.steps import (
     StartApplication,
     Step,
     StopInstance,
+    TagServing,
     Unmount,
     VolumeStep,
 )
 from awsha.core.volumes import FENCED
+
+_TAKING = (Attach, AssignAddresses, StopInstance, MountVolume, Check, StartApplication, TagServing)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +68,7 @@ def _takes(step: Step, me: str) -> bool:
         return step.present
     if isinstance(step, RunHooks):
         return step.hook in ACQUIRING
-    return isinstance(step, Attach | AssignAddresses | StopInstance | MountVolume | Check | StartApplication)
+    return isinstance(step, _TAKING)
 
 
 def _lets_go(step: Step) -> bool:

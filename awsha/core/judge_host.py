@@ -200,6 +200,13 @@ def file_system(facts: FileSystem | Unknown) -> Iterator[Finding]:
         yield Finding(Code.MOUNT_OPTIONS, what, volume.mount)
 
 
+def unsafe(places: tuple[HookFile, ...] | Unknown) -> Iterator[Finding]:
+    """Files and folders that decide what root does, and that others could have written."""
+    if not isinstance(places, Unknown):
+        for place in places:
+            yield Finding(Code.CONFIG_UNSAFE, f"{place.path}: {place.refused}", place.path, place.hint)
+
+
 def hooks(files: tuple[HookFile, ...] | Unknown) -> Iterator[Finding]:
     """Hooks that would be refused, and files that are none."""
     if isinstance(files, Unknown):
@@ -209,6 +216,12 @@ def hooks(files: tuple[HookFile, ...] | Unknown) -> Iterator[Finding]:
             yield Finding(Code.HOOK_UNSAFE, f"{file.path} would not be run: {file.refused}", file.path, file.hint)
         else:
             yield Finding(Code.HOOK_IGNORED, f"{file.path} is never run: {file.ignored}", file.path)
+
+
+def notices(failed: Mapping[str, tuple[str, str]]) -> Iterator[Finding]:
+    """Ways to tell somebody that do not work: way -> (why, hint)."""
+    for way, (why, hint) in failed.items():
+        yield Finding(Code.NOTIFY, f"{way}: {why}", way, hint)
 
 
 def application(group: Group, unit: UnitFile | Unknown | None, missing: tuple[str, ...]) -> Iterator[Finding]:

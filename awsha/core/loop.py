@@ -32,7 +32,7 @@ from awsha.core.pacing import FIRST_LOOK_S, cloud_delay, device_moved, local_del
 from awsha.core.plan import plan
 from awsha.core.policy import Group
 from awsha.core.situation import HolderList, Memory, Past, Plan, Situation
-from awsha.core.steps import SCOPES, ClearReleasing, Detach, ListHolders, Outcome, Scope, Signal, Step
+from awsha.core.steps import SCOPES, ClearReleasing, Detach, ListHolders, Outcome, Scope, Signal, Step, TagServing
 
 FRESH_S = 5.0  # older facts about EC2 do not permit a step: look first
 RUN_GAP_S = 60.0  # runs of one kind of step are one series until their resource has had so long a rest
@@ -165,7 +165,7 @@ class Loop:
                 return
             self._first_look = now + FIRST_LOOK_S
             fresh.changed(*(step.touches - {Scope.CLOUD}))
-        elif outcome.ok and isinstance(step, ClearReleasing):
+        elif outcome.ok and isinstance(step, ClearReleasing | TagServing):
             self._learn_no_tag(step.volume_id)
         elif outcome.ok and step.touches == {Scope.CLOUD}:
             self._first_look = min(self._first_look or now + FIRST_LOOK_S, now + FIRST_LOOK_S)

@@ -105,7 +105,16 @@ class Attachment:
 
 @dataclass(frozen=True, slots=True)
 class Releasing:
-    """The `awsha:releasing` tag: who wrote it, and when by that node's wall clock."""
+    """The `awsha:releasing` tag: who releases, since when by that node's wall clock, and why, if it says so."""
+
+    node: str
+    at_wall: float
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """The same tag as the answer to a switchover: the node that serves, and since when by its wall clock."""
 
     node: str
     at_wall: float
@@ -121,6 +130,19 @@ class VolumeFacts:
     releasing: Releasing | None = None
     multi_attach: bool = False
     zone: str = ""
+    serving: Serving | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """The `awsha:status` tag of an instance: a word for each group, as its agent wrote it at `at_wall` (its clock)."""
+
+    at_wall: float
+    words: tuple[tuple[str, str], ...]
+
+    def of(self, group: str) -> str | None:
+        """The word for one group; None when there is none."""
+        return dict(self.words).get(group)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +155,7 @@ class InstanceFacts:
     device_names: frozenset[str] = frozenset()  # names in its block device mapping
     zone: str = ""
     subnet: str = ""
+    said: Said | None = None
 
 
 @dataclass(frozen=True, slots=True)

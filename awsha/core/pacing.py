@@ -16,7 +16,7 @@ from awsha.core.steps import (
     Signal,
     Step,
     StopInstance,
-    TagReleasing,
+    TagStep,
     UnassignAddresses,
     Unmount,
 )
@@ -37,7 +37,7 @@ DEVICE_LOOK_S = 0.02
 LOCAL_LOOK_S = 0.1
 LOCAL_BLOCKED_S = 1.0  # only somebody else can end it; the kernel's own events come on top
 DENIED_RETRY_S = 30.0
-CLOUD_STEPS = (Attach, Detach, StopInstance, TagReleasing, AssignAddresses, UnassignAddresses)
+CLOUD_STEPS = (Attach, Detach, StopInstance, TagStep, AssignAddresses, UnassignAddresses)
 
 
 def look_delay(waited_s: float) -> float:
@@ -163,6 +163,7 @@ def local_delay(scope: Scope, reasons: tuple[Reason, ...]) -> float:
 
 WORDS = {
     "TagReleasing": "telling the peer of the release",
+    "TagServing": "telling the peer that this node serves",
     "ClearReleasing": "clearing the releasing tag",
     "Attach": "attach",
     "Detach": "detach",
@@ -178,6 +179,7 @@ WORDS = {
     "StartApplication": "application start",
     "StopApplication": "application stop",
     "SetMark": "mark",
+    "LiftMark": "mark",
     "RunHooks": "hooks",
     "NoteHooks": "note",
 }
@@ -196,4 +198,6 @@ def describe(step: Step) -> str:
         return f"{step.hook} hooks"
     if isinstance(step, AssignAddresses | UnassignAddresses | KernelAddresses):
         return f"{name} ({', '.join(step.addresses)})"
+    if isinstance(step, TagStep):
+        return f"{name} ({step.volume_id})"
     return name if isinstance(step, ApplicationStep) else f"{name} ({step.resource})"

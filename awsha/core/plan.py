@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from awsha.core import addresses, application, fencing, flaps, hooks, volumes
+from awsha.core import addresses, application, fencing, flaps, handover, hooks, volumes
 from awsha.core.model import Role, Unknown
 from awsha.core.pacing import pace
 from awsha.core.situation import Code, Draft, Plan, Reason, Situation
 from awsha.core.steps import Scope, SetMark
 
-RELEASED = "released"
+RELEASED = handover.RELEASED
 STOPPING = "stopping"  # keepalived is being stopped: as released, until it is started again
 GONE = "agent-gone"  # the agent has failed for good: as released, until it runs again
 OUT = frozenset({RELEASED, STOPPING, GONE})  # this node does not compete
@@ -32,6 +32,8 @@ def plan(s: Situation) -> Plan:
     elif goal == "release":
         _release(draft)
     _say_damped(draft)
+    if PAUSED not in s.host.marks:
+        handover.end(draft)
     hooks.warn(draft)
     started, held_back = pace(draft.steps, s.memory, s.now)
     reasons = (*draft.reasons, *held_back)
@@ -76,8 +78,11 @@ def _goal(draft: Draft) -> str:
         )
         return "look"
     if RELEASED in s.host.marks:
+        until = handover.until(s.host.marks)
         text = "released by an operator: this node does not compete"
-        draft.wait(Code.RELEASED, s.group.name, text, hint=f"awsha resume {s.group.name}")
+        if until is not None:
+            text = "switched over by an operator: this node stays out until a peer is master, and then comes back"
+        draft.wait(Code.RELEASED, s.group.name, text, hint=f"awsha resume {s.group.name}", until=until)
         return "release"
     if STOPPING in s.host.marks:
         text = "released because keepalived was told to stop: this node does not compete"
@@ -156,6 +161,8 @@ def _acquire(draft: Draft) -> bool:
     # the application need not wait until EC2 shows the addresses; but without them nobody reaches it
     running = application.acquire(draft, stands=addressed.kernel and mounted)
     ready = running and addressed.delivered
+    if ready:
+        handover.answer(draft)
     hooks.after_acquire(draft, ready=ready)
     return ready
 

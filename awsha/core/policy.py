@@ -146,6 +146,18 @@ class Metrics:
 
 
 @dataclass(frozen=True, slots=True)
+class Notify:
+    """Who is told when a transition has ended. Without either: nobody."""
+
+    # `["/path/of/program", "word"]`, run as root, without a shell: only root may be able to write to any part of its
+    # path
+    command: tuple[str, ...] = ()
+    # `arn:aws:sns:eu-west-1:123456789012:alarms`; the nodes' role needs `sns:Publish` on it (`awsha iam-policy`).
+    # None: no topic
+    sns_topic: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Policy:
     """The whole of awsha.toml, defaults filled in. With `discover`, `nodes` is empty until they have been found."""
 
@@ -157,6 +169,7 @@ class Policy:
     # not run it. None: the one that generates
     command: str | None = None
     metrics: Metrics = field(default_factory=Metrics)
+    notify: Notify = field(default_factory=Notify)
 
 
 def default_priority(index: int) -> int:

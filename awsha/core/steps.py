@@ -74,8 +74,8 @@ class VolumeStep(Step):
 
 
 @dataclass(frozen=True, slots=True)
-class TagReleasing(VolumeStep):
-    """Tell the peer, through the volume that it polls anyway, that a release is under way."""
+class TagStep(VolumeStep):
+    """A step on the tag of a volume by which the nodes tell each other of a release."""
 
     @property
     def resource(self) -> str:
@@ -84,7 +84,19 @@ class TagReleasing(VolumeStep):
 
 
 @dataclass(frozen=True, slots=True)
-class ClearReleasing(TagReleasing):
+class TagReleasing(TagStep):
+    """Tell the peer, through the volume that it polls anyway, that a release is under way, and why."""
+
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TagServing(TagStep):
+    """Answer the peer that switched over, which watches the volume: this node serves."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClearReleasing(TagStep):
     """Take this node's own releasing tag away again: it holds the volume."""
 
 

@@ -45,7 +45,16 @@ class Whose(StrEnum):
 
 
 EC2_STEPS = frozenset(
-    {"TagReleasing", "ClearReleasing", "Attach", "Detach", "StopInstance", "AssignAddresses", "UnassignAddresses"}
+    {
+        "TagReleasing",
+        "TagServing",
+        "ClearReleasing",
+        "Attach",
+        "Detach",
+        "StopInstance",
+        "AssignAddresses",
+        "UnassignAddresses",
+    }
 )
 _EC2_WAITS = frozenset(
     {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from awsha.core import fencing, unmounting
+from awsha.core import fencing, handover, unmounting
 from awsha.core.model import (
     Attachment,
     AttachmentState,
@@ -385,4 +385,4 @@ def _tell_peer(draft: Draft, facts: VolumeFacts) -> None:
     past = draft.s.past(TagReleasing, facts.id)
     told = fencing.releasing(draft.s, facts, draft.s.me.name) or (past is not None and past.ok)
     if not told:
-        draft.step(TagReleasing(facts.id))
+        draft.step(TagReleasing(facts.id, handover.why_released(draft.s)))

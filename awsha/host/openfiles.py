@@ -20,6 +20,7 @@ from pathlib import Path
 
 import awsha
 from awsha.core.model import Holder, Mount
+from awsha.core.plain import printable
 from awsha.host.keepalived import start_time
 from awsha.host.run import RunError, RunTimeout, run
 
@@ -66,7 +67,8 @@ def _parse(output: str) -> Found:
         except ValueError:
             continue
         if "pid" in record:
-            found.append(Holder(record["pid"], record["command"], record["path"], record["how"], record["started"]))
+            command, path = printable(record["command"]), printable(record["path"])  # anybody's own choice
+            found.append(Holder(record["pid"], command, path, record["how"], record["started"]))
         else:
             complete = bool(record["complete"])
             unseen = f" (pid {', '.join(map(str, record['unseen']))})" if record["unseen"] else ""

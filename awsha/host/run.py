@@ -34,6 +34,11 @@ KILL_S = 1.0  # after SIGKILL, before the program is abandoned
 KEEP = 1 << 20  # bytes of each output stream that are kept: the last ones
 # keepalived starts its scripts with a stripped environment; file system tools live in sbin.
 DIRECTORIES = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
+# What no other program is told: the agent's credentials, if it has any in its environment, and its wire to systemd.
+OWN = frozenset({
+    "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_SECURITY_TOKEN",
+    "AWS_CONTAINER_AUTHORIZATION_TOKEN", "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID",
+})  # fmt: skip
 PACKAGES = {
     "blkid": "util-linux",
     "mount": "util-linux (Debian: mount)",
@@ -289,8 +294,8 @@ def _start(
     clean: bool = False,
 ) -> _Child:
     """Start argv; errors of the start as RunError."""
-    inherited = {} if clean else {**os.environ, **({} if operators else {"LC_ALL": "C"})}
-    environment = {**inherited, **(env or {})}
+    inherited = {} if clean else {name: value for name, value in os.environ.items() if name not in OWN}
+    environment = {**inherited, **({} if clean or operators else {"LC_ALL": "C"}), **(env or {})}
     environment["PATH"] = _path(environment)
     umask = PRIVATE_UMASK if clean else None
     if operators:
@@ -327,6 +332,7 @@ def run(
       codes 126 and 127 then say that it could not be run, was not found.
     inherit_output: its output goes to our stderr instead of `Done`, for programs that leave a daemon behind (which
       would die of SIGPIPE, or fill a file that nobody sees).
+    env: in addition to our own environment, of which it gets all but the credentials (OWN).
     clean: `env` and PATH are its whole environment; its umask is 077.
     give_up: asked every GIVE_UP_LOOK_S seconds; once it says True, the program is ended as after a time-out.
     check: raise RunError when the exit code is not 0.

@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from awsha.lab.breadth import Moto, scope
-from awsha.lab.query import Query, error_document
+from awsha.lab.query import Query, error_document, query_error_document
 from awsha.lab.records import Ec2Error, Effect, Params, Reply
 from awsha.lab.rules import RULES, Region
 from awsha.lab.wire import Request, Response, Server, start_thread
@@ -160,7 +160,7 @@ class Endpoint:
                 response = self._answer(call)
             except Ec2Error as error:
                 code = error.code
-                response = Response(error.http_status, error_document(error, call.request_id), _XML)
+                response = Response(error.http_status, self._refusal(call, error), _XML)
             date = formatdate(self.region.world.epoch + time + self.ahead_s(), usegmt=True)
             response.headers = {**response.headers, "Date": date}
             if transport.drop_reply:
@@ -170,6 +170,11 @@ class Endpoint:
         finally:
             self.requests.append(Record(time, call.action, call.caller, code, monotonic() - started))
             self.counts[call.action, code] += 1
+
+    def _refusal(self, call: _Call, error: Ec2Error) -> bytes:
+        """EC2's document, or that of the other services of the query protocol."""
+        document = error_document if call.service == "ec2" else query_error_document
+        return document(error, call.request_id)
 
     def _read(self, request: Request) -> _Call:
         parts = urlsplit(request.path)
@@ -188,6 +193,8 @@ class Endpoint:
 
     def _answer(self, call: _Call) -> Response:
         if call.service != "ec2":
+            if call.service == "sns":  # the one other service that awsha itself speaks to
+                self.authorize(call.caller, call.action, call.form)
             with self._changed:
                 self.region.admit(call.action, {}, self._now(), call.caller)
             return self._pass_on(call, call.request.body)

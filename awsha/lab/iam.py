@@ -72,25 +72,31 @@ class Roles:
                 self._own[instance_id] = policy
 
     def authorize(self, caller: str | None, action: str, params: Params) -> None:
-        """Nothing when the caller may; raises Ec2Error (UnauthorizedOperation) when its policy does not allow it."""
+        """Nothing when the caller may; raises Ec2Error (UnauthorizedOperation) when its policy does not allow it.
+
+        `action`: of EC2, or `sns:Publish` and the like with its TopicArn.
+        """
         if caller is None:
             return
+        full = action if ":" in action else f"ec2:{action}"
         policy = self.of(caller)
         keys = tuple(tag.get("Key", "") for tag in params.get("Tags") or () if isinstance(tag, dict))
         context = {"aws:RequestedRegion": (self._region,), "aws:TagKeys": keys}
         for resource in self._resources(action, params):
             if not any(_allows(statement, action, resource, context) for statement in policy["Statement"]):
                 raise Ec2Error(
-                    "UnauthorizedOperation",
+                    "UnauthorizedOperation" if full.startswith("ec2:") else "AuthorizationError",
                     f"You are not authorized to perform this operation. User: arn:aws:sts::{ACCOUNT}:assumed-role/"
-                    f"{ROLE}/{caller} is not authorized to perform: ec2:{action} on resource: {resource} because no "
-                    f"identity-based policy allows the ec2:{action} action",
+                    f"{ROLE}/{caller} is not authorized to perform: {full} on resource: {resource} because no "
+                    f"identity-based policy allows the {full} action",
                 )
 
     def _resources(self, action: str, params: Params) -> list[str]:
         """The ARNs that an action touches; Describe actions, and those that name none of ours, touch `*`."""
         if action.startswith("Describe"):
             return ["*"]
+        if ":" in action:
+            return [str(params.get("TopicArn", "*"))]
         ids = [params[key] for key in _SINGLE if params.get(key)]
         ids += [name for key in _MANY for name in params.get(key) or ()]
         known = ((kind, name) for name in ids for prefix, kind in _KINDS.items() if name.startswith(prefix))
@@ -107,8 +113,9 @@ def without(policy: Document, refused: Iterable[str]) -> Document:
 
 
 def _allows(statement: Document, action: str, resource: str, context: Context) -> bool:
+    full = action if ":" in action else f"ec2:{action}"
     return (
-        any(fnmatchcase(f"ec2:{action}", wanted) for wanted in _listed(statement["Action"]))
+        any(fnmatchcase(full, wanted) for wanted in _listed(statement["Action"]))
         and any(wanted == "*" or fnmatchcase(resource, wanted) for wanted in _listed(statement["Resource"]))
         and all(
             _TESTS[test](context.get(key, ()), _listed(values))

@@ -87,6 +87,14 @@ def error_document(error: Ec2Error, request_id: str) -> bytes:
     ).encode()
 
 
+def query_error_document(error: Ec2Error, request_id: str) -> bytes:
+    """The same of a service that speaks the plain query protocol, such as SNS."""
+    return (
+        f"{_HEAD}<ErrorResponse><Error><Type>Sender</Type><Code>{escape(error.code)}</Code>"
+        f"<Message>{escape(error.message)}</Message></Error><RequestId>{request_id}</RequestId></ErrorResponse>"
+    ).encode()
+
+
 # Reading. EC2 differs from the plain query protocol: names are capitalised, and every list is flat.
 
 

@@ -58,6 +58,7 @@ class Servers:
             holds=lambda instance, volume: (instance, volume) in self._lab.mounted,
             identify=lambda _peer: None,
         )
+        self.endpoint = self._endpoint
         self._metadata: MetadataService | None = None
         self._url = _serve(self._endpoint)
 

@@ -100,7 +100,7 @@ class Stack:
         if not isinstance(value, dict):
             return value
         [name] = value if len(value) == 1 else [""]
-        if name == "Ref" or name.startswith("Fn::"):
+        if name in ("Ref", "Condition") or name.startswith("Fn::"):
             return getattr(self, "_" + name.removeprefix("Fn::").lower())(value[name])
         resolved = {key: self.resolve(item) for key, item in value.items()}
         return {key: item for key, item in resolved.items() if item is not NONE}
@@ -143,6 +143,9 @@ class Stack:
 
     def _and(self, value: list[Any]) -> bool:
         return all(self.resolve(value))
+
+    def _condition(self, name: str) -> bool:
+        return self.condition(name)
 
     def _select(self, value: list[Any]) -> Any:
         index, items = value

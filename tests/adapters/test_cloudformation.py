@@ -96,7 +96,8 @@ def bash(made: cfn.Stack, folder: Path, commands: str) -> subprocess.CompletedPr
     file = folder / "first-boot"
     file.write_text(script(made))
     argv = ["bash", "-c", f'source "{file}"; trap - ERR; {commands}']
-    return subprocess.run(argv, cwd=folder, capture_output=True, text=True, check=False, timeout=60)
+    own = {**os.environ, "TMPDIR": str(folder)}
+    return subprocess.run(argv, cwd=folder, env=own, capture_output=True, text=True, check=False, timeout=60)
 
 
 def written(made: cfn.Stack, folder: Path) -> Policy:
@@ -385,20 +386,154 @@ def test_what_is_waited_for_too_long_ends_it(tmp_path: Path):
     assert "waited too long for: false" in done.stderr
 
 
+GIB = 1 << 30
+PROGRAMS = 'PATH="$PATH:/usr/sbin:/sbin"; '
+NEVER = "sleep() { echo slept; }; "  # whoever waits is noticed
+
+
+def a_gibibyte(folder: Path, *written: tuple[int, bytes]) -> Path:
+    """A sparse file with some bytes in it."""
+    disk = folder / "disk"
+    with disk.open("wb") as file:
+        file.truncate(GIB)
+        for place, data in written:
+            file.seek(place)
+            file.write(data)
+    return disk
+
+
+def with_disk(disk: Path, answer: str = "vol-1") -> str:
+    """A file in the place of the volume's device; `answer`: of EC2."""
+    return (
+        f'{PROGRAMS}ec2() {{ echo "{answer}"; }}; device_of() {{ echo "{disk}"; }}; device_is_there() {{ true; }}; '
+        'blockdev() { stat --format=%s "$2"; }; lsblk() { echo disk; }; '
+        "mkfs.ext4() { echo FORMATTED; }; "
+    )
+
+
+def test_a_file_system_is_made_on_nothing(tmp_path: Path):
+    disk = a_gibibyte(tmp_path)
+    done = bash(stack(VolumeSize=1), tmp_path, with_disk(disk) + "make_file_system")
+    assert (done.returncode, done.stdout) == (0, "FORMATTED\n"), done.stderr
+
+
+END = GIB - 1
+KEPT: dict[str, tuple[tuple[tuple[int, bytes], ...], str, dict[str, Any], str]] = {
+    "a byte at the start": (((0, b"x"),), "", {}, "holds data"),
+    "a byte behind the first spare superblock": (((128 << 20, b"x"),), "", {}, "holds data"),
+    "a byte at the end": (((END, b"x"),), "", {}, "holds data"),
+    "a snapshot of the stack": ((), "", {"SnapshotId": DIFFERENT["SnapshotId"]}, "comes from snapshot"),
+    "a snapshot by EC2": ((), "ec2() { echo vol-1 snap-1; }; ", {}, "comes from snapshot snap-1"),
+    "another size": ((), "", {"VolumeSize": 2}, "VolumeSize is 2 GiB"),
+    "partitions": ((), "lsblk() { echo disk; echo disk1; }; ", {}, "has partitions"),
+    "mounted": ((), "lsblk() { echo disk /mnt; }; ", {}, "is mounted"),
+    "ambivalent": ((), "blkid() { return 8; }; ", {}, "exit code 8"),
+    "a blkid that fails": ((), "blkid() { return 4; }; ", {}, "exit code 4"),
+    "a device that can't be read": ((), 'cmp() { command cmp "$1" /nothing "$3"; }; ', {}, "can't be read"),
+    "gone meanwhile": ((), "is_empty() { ec2() { echo; }; }; ", {}, "gone elsewhere"),
+}
+
+
+@pytest.mark.parametrize("name", KEPT)
+def test_what_is_not_proven_to_be_empty_is_left_alone_and_the_stack_is_told(name: str, tmp_path: Path):
+    """blkid says 2 of what it can't read, too: it alone proves nothing."""
+    written, fake, parameters, said = KEPT[name]
+    disk = a_gibibyte(tmp_path, *written)
+    fakes = f"{NEVER}{with_disk(disk)}{fake}"
+    done = bash(stack(**{"VolumeSize": 1, **parameters}), tmp_path, f"{fakes}make_file_system || exit $?")
+    assert done.returncode != 0, "also where set -e does not hold"
+    assert "FORMATTED" not in done.stdout
+    assert "slept" not in done.stdout
+    assert said in done.stderr
+
+
+def test_a_device_that_is_missing_is_not_formatted(tmp_path: Path):
+    done = bash(stack(VolumeSize=1), tmp_path, with_disk(tmp_path / "missing") + "make_file_system")
+    assert done.returncode != 0
+    assert "FORMATTED" not in done.stdout
+
+
+@pytest.mark.root
 @pytest.mark.parametrize("kind", ["ext4", "xfs"])
-def test_a_file_system_is_made_once_and_only_where_there_is_nothing(kind: str, tmp_path: Path):
+def test_a_file_system_is_made_once_on_a_real_device(kind: str, tmp_path: Path):
+    if os.geteuid() != 0 or not Path("/dev/loop-control").exists():
+        pytest.skip("a loop device needs root")
     if shutil.which(f"mkfs.{kind}", path=os.environ["PATH"] + ":/usr/sbin:/sbin") is None:
         pytest.skip(f"mkfs.{kind} is not installed")
-    disk = tmp_path / "disk"
-    with disk.open("wb") as file:
-        file.truncate(320 << 20)
-    here = f'PATH="$PATH:/usr/sbin:/sbin"; ec2() {{ echo vol-1; }}; device_of() {{ echo "{disk}"; }}; '
-    here += "device_is_there() { true; }; make_file_system; "
-    seen = 'blkid --probe -o value -s TYPE -s UUID "$(device_of x)"'
-    first = bash(stack(FileSystem=kind), tmp_path, here + seen)
-    assert kind in first.stdout.split()
-    again = bash(stack(FileSystem="ext4" if kind == "xfs" else "xfs"), tmp_path, here + seen)
-    assert again.stdout.split()[-2:] == first.stdout.split()[-2:]
+    attach = ["losetup", "--find", "--show", str(a_gibibyte(tmp_path))]
+    device = subprocess.run(attach, capture_output=True, text=True, check=True).stdout.strip()
+    try:
+        here = f'{PROGRAMS}ec2() {{ echo vol-1; }}; device_of() {{ echo "{device}"; }}; make_file_system; '
+        seen = f"blkid --probe -o value -s TYPE -s UUID {device}"
+        first = bash(stack(FileSystem=kind, VolumeSize=1), tmp_path, here + seen)
+        assert kind in first.stdout.split(), first.stderr
+        other = "ext4" if kind == "xfs" else "xfs"
+        again = bash(stack(FileSystem=other, VolumeSize=1), tmp_path, here + seen)
+        assert again.stdout.split()[-2:] == first.stdout.split()[-2:]
+        assert "is not empty" in again.stdout
+    finally:
+        subprocess.run(["losetup", "--detach", device], check=True)
+
+
+# --- what no waiting heals ---
+
+
+AWSHA = """
+awsha() {
+    echo "$*" >>asked
+    [ "$(wc -l <asked)" -gt "$FINE_AFTER" ] && return 0
+    echo "awsha: the configuration has a problem" >&2
+    return "$CODE"
+}
+"""
+
+
+@pytest.mark.parametrize("code", [78, 126, 127])
+def test_what_no_waiting_heals_ends_the_first_boot_at_once(code: int, tmp_path: Path):
+    fakes = f"{NEVER}{AWSHA}CODE={code}; FINE_AFTER=9; "
+    done = bash(stack(), tmp_path, f"{fakes}wait_for 1200 permitted")
+    assert (tmp_path / "asked").read_text() == "iam-policy\n"
+    assert "slept" not in done.stdout
+    assert "the configuration has a problem" in done.stderr
+    assert f"no waiting heals this (exit code {code})" in done.stderr
+    assert done.returncode == code
+
+
+def test_what_waiting_heals_is_waited_for_and_forgotten(tmp_path: Path):
+    fakes = f"{NEVER}{AWSHA}CODE=1; FINE_AFTER=2; "
+    done = bash(stack(), tmp_path, f'{fakes}wait_for 1200 permitted; echo "$?"; cat "$WHY"')
+    assert done.stdout.splitlines() == ["slept", "slept", "0"]
+
+
+def test_a_mistake_in_the_configuration_is_found_before_ec2_is_asked(tmp_path: Path):
+    fakes = f"{STEPS}valid() {{ return 78; }}; OWN=10.51.0.10; "
+    done = bash(stack(), tmp_path, fakes + "main")
+    assert done.returncode != 0
+    assert done.stdout.splitlines() == ["install", "config /etc/awsha", "tell FAILURE"]
+
+
+@pytest.mark.parametrize(
+    ("network", "vip", "said"),
+    [
+        ("10.51.0.10/24", "10.51.0.100", ""),
+        ("10.51.0.10/16", "10.51.200.1", ""),
+        ("10.51.0.10/24", "10.52.0.100", "is not in 10.51.0.0/24"),
+        ("10.51.0.10/28", "10.51.0.100", "is not in 10.51.0.0/28"),
+        ("10.51.0.10/24", "10.51.0.255", "keeps for itself"),
+        ("10.51.0.10/24", "10.51.0.3", "keeps for itself"),
+        ("10.51.0.10/24", "10.51.0.11", "primary address of a node"),
+        ("10.51.0.10/24", "10.51.0.999", "999"),
+    ],
+)
+def test_a_vip_that_ec2_would_not_assign_ends_the_first_boot_at_once(network: str, vip: str, said: str, tmp_path: Path):
+    done = bash(stack(Vip=vip), tmp_path, f"vip_fits {network}")
+    assert (done.returncode, said in done.stderr) == (78 if said else 0, True), done.stderr
+
+
+def test_a_node_sees_its_network_by_its_own_address(tmp_path: Path):
+    shown = "1: lo    inet 127.0.0.1/8 scope host lo\\n2: ens5    inet 10.51.0.11/20 metric 100 brd 10.51.15.255 scope"
+    done = bash(stack(), tmp_path, f"ip() {{ printf '{shown}\\n'; }}; own_network")
+    assert done.stdout == "10.51.0.11/20\n"
 
 
 def test_no_file_system_is_made_on_a_volume_that_the_peer_holds(tmp_path: Path):
@@ -420,7 +555,8 @@ def test_node_a_takes_the_volume_and_tells_the_peer_when_it_has_begun(monkeypatc
         assert "node a is not there yet" in run("volume").stderr
         ec2 = Ec2("eu-west-1")
         ec2.ask("CreateTags", {"Resources": [A, VOLUME], "Tags": [{"Key": "awsha:pair", "Value": "pair-1"}]})
-        assert run("volume").stdout == run("volume").stdout == f"{VOLUME}\n", "once more is the same"
+        first = run("volume").stdout
+        assert (first, run("volume").stdout) == (f"{VOLUME} \n", f"{VOLUME} \n"), "once more is the same"
         assert lab.truth()[1] == A
         assert run("begun").returncode == 1
         ec2.ask("CreateTags", {"Resources": [A], "Tags": [{"Key": "awsha:config", "Value": "x"}]})
@@ -434,6 +570,8 @@ def test_node_a_takes_the_volume_and_tells_the_peer_when_it_has_begun(monkeypatc
 
 STEPS = """
 hostname() { echo "$OWN"; }
+own_network() { echo "$OWN/24"; }
+valid() { echo valid; }
 install_programs() { echo install; }
 write_config() { echo "config $1"; }
 permitted() { echo permitted; }
@@ -449,7 +587,7 @@ start() { echo "start $1"; }
 def test_the_first_boot_goes_step_by_step(own: str, between: str, tmp_path: Path):
     done = bash(stack(), tmp_path, f"{STEPS} OWN={own}; main")
     letter = "a" if between == "format" else "b"
-    steps = ["install", "config /etc/awsha", "permitted", between, f"start {letter}", "tell SUCCESS"]
+    steps = ["install", "config /etc/awsha", "valid", "permitted", between, f"start {letter}", "tell SUCCESS"]
     assert done.stdout.splitlines() == steps
 
 
@@ -482,7 +620,10 @@ def test_the_stack_is_told_why_in_the_way_that_s3_wants_it(tmp_path: Path):
         file.write_text(script(made))
         file.chmod(0o700)
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        done = subprocess.run([str(file)], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60)
+        own = {**os.environ, "TMPDIR": str(tmp_path)}
+        done = subprocess.run(
+            [str(file)], cwd=tmp_path, env=own, capture_output=True, text=True, check=False, timeout=60
+        )
         server.shutdown()
     assert done.returncode != 0
     assert "no node has one of the addresses" in done.stderr

@@ -55,6 +55,13 @@ def run(config: Path, *words: str) -> Result:
     return CliRunner().invoke(cli, ["--config", str(config), "discover", *words], env={"COLUMNS": "200"})
 
 
+def code(config: Path, *words: str) -> int:
+    """The exit code, as main() makes one of what the command returns."""
+    words = ("--config", str(config), "discover", *words)
+    value = CliRunner().invoke(cli, words, standalone_mode=False).return_value
+    return int(value or 0)
+
+
 def config(folder: Path) -> Path:
     file = folder / "awsha.toml"
     file.write_text(GROUP.replace("[[group]]", TEXT + "[[group]]", 1))
@@ -97,6 +104,68 @@ def test_tags_that_nothing_has_find_nothing(tmp_path: Path):
     result = run(tmp_path / "none", "--tag", "awsha:pair=d*")
     assert "no instances" in result.stdout
     assert "no volumes" in result.stdout
+    assert code(tmp_path / "none", "--tag", "awsha:pair=d*") == 1
+    assert code(tmp_path / "none", "--tag", "awsha:pair=d*", "--json") == 1
+    assert code(tmp_path / "none", *PAIR) == 0
+
+
+@pytest.mark.usefixtures("lab")
+def test_volumes_without_an_instance_have_no_arn_rather_than_a_wrong_one(tmp_path: Path):
+    tag("only", "volumes", VOLUME)
+    words = ("--tag", "only=volumes")
+    found = json.loads(run(tmp_path / "none", *words, "--json").stdout)
+    assert [(v["id"], v["arn"]) for v in found["volumes"]] == [(VOLUME, "")]
+    table = run(tmp_path / "none", *words).stdout
+    assert VOLUME in table
+    assert ":*:" not in table
+
+
+@pytest.mark.usefixtures("lab")
+def test_json_says_by_which_tags_and_a_file_is_written_beside_it(tmp_path: Path):
+    file = tmp_path / "awsha.toml"
+    words = (*PAIR, "--volume-tag", "Name=logs", "--vip", VIP, "-o", str(file), "--json")
+    result = run(tmp_path / "none", *words)
+    found = json.loads(result.stdout)
+    assert (found["tags"], found["volume_tags"]) == ({"awsha:pair": "db"}, {"Name": "logs"})
+    assert load(file).groups[0].vips == (VIP,)
+    assert "wrote" in result.stderr
+
+
+@pytest.mark.usefixtures("lab")
+def test_a_dash_is_standard_output(tmp_path: Path):
+    result = run(tmp_path / "none", *PAIR, "--vip", VIP, "--mount", "/srv/data", "-o", "-")
+    assert [(n.name, n.address) for n in parse(result.stdout, "-").policy.nodes] == NODES
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("lab")
+def test_only_a_file_of_its_own_is_replaced(tmp_path: Path):
+    """No directory is made for a slip of the pen, and a link is somebody's way to keep the file elsewhere."""
+    (tmp_path / "there").write_text("mine")
+    (tmp_path / "link").symlink_to("there")
+    (tmp_path / "dangling").symlink_to("nowhere")
+    (tmp_path / "folder").mkdir()
+    for name, said in (
+        ("link", "symbolic link"),
+        ("dangling", "symbolic link"),
+        ("folder", "is a directory"),
+        ("missing/awsha.toml", "there is no directory"),
+    ):
+        for force in ((), ("--force",)):
+            error = run(tmp_path / "none", *PAIR, "--vip", VIP, "-o", str(tmp_path / name), *force).exception
+            assert isinstance(error, AwshaError), name
+            assert (said in error.message, bool(error.hint)) == (True, True)
+    assert (tmp_path / "there").read_text() == "mine"
+    assert not (tmp_path / "missing").exists()
+
+
+@pytest.mark.usefixtures("lab")
+@pytest.mark.parametrize("vip", ["10.1.0.100", "10.0.0.3"])
+def test_an_address_that_ec2_would_not_assign_is_not_written(vip: str, tmp_path: Path):
+    error = run(tmp_path / "none", *PAIR, "--vip", vip, "-o", str(tmp_path / "new")).exception
+    assert isinstance(error, AwshaError)
+    assert (error.exit_code, "subnet" in error.message) == (78, True)
+    assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.usefixtures("lab")
@@ -139,7 +208,25 @@ def test_a_volume_may_have_tags_of_its_own(tmp_path: Path):
     assert load(tmp_path / "new").groups[0].volumes[0].id == SECOND
 
 
-@pytest.mark.parametrize("words", [("--tag", "db"), ("--tag", "=db"), (*PAIR, *PAIR), ("--write", *PAIR)])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--tag", "db"),
+        ("--tag", "=db"),
+        (*PAIR, *PAIR),
+        ("--write", *PAIR),
+        (*PAIR, "--vip", VIP),
+        (*PAIR, "--mount", "/srv/data"),
+        (*PAIR, "--group", "data"),
+        (*PAIR, "--force"),
+        (*PAIR, "--vip", VIP, "--write", "-o", "x"),
+        (*PAIR, "--vip", VIP, "-o", "-", "--json"),
+        ("--refresh", *PAIR),
+        ("--refresh", "--json"),
+        ("--refresh", "--write"),
+        ("--refresh", "--region", "eu-west-1"),
+    ],
+)
 def test_words_that_mean_nothing_are_refused(words: tuple[str, ...], tmp_path: Path):
     assert run(tmp_path / "none", *words).exit_code == 2
 

@@ -68,6 +68,7 @@ def test_a_master_that_serves():
         "converged": 1,
         "serving": 1,
         "healthy": 1,
+        "ready": 1,
         "fenced": 0,
         "volumes": 1,
         "volumes_held": 1,
@@ -81,6 +82,7 @@ def test_a_node_that_is_paused_and_one_that_is_blocked():
     paused.turn(1.0)
     told = parsed(text(group_samples(paused.last)))
     assert told["awsha_group_paused", (("group", "data"),)] == 1
+    assert told["awsha_group_ready", (("group", "data"),)] == 0
     blocked = bench(Role.MASTER, **{**NOTHING, "cloud": cloud(volume(("i-stranger", "attached")))})
     blocked.turn(40.0)
     told = parsed(text(group_samples(blocked.last)))
@@ -111,6 +113,21 @@ def test_what_adds_up():
     by_bound = {dict(key)["le"]: value for key, value in buckets.items()}
     assert (by_bound["7.5"], by_bound["10"], by_bound["300"], by_bound["+Inf"]) == (0, 1, 1, 2)
     assert told["awsha_group_last_transition_duration_seconds", (("end", "converged"), ("group", "data"))] == 1000.0
+
+
+def test_the_last_transition_is_known_after_a_restart_and_a_newer_one_counts_more():
+    name, tally = "awsha_group_last_transition_duration_seconds", Tally()
+    tally.remember(None)
+    tally.remember(replace(TAKEN, end=End.UNDER_WAY))
+    assert not any(key[0] == name for key in parsed(exporter(tally=tally).told()))
+    tally.remember(TAKEN)
+    assert parsed(exporter(tally=tally).told())[name, (("end", "converged"), ("group", "data"))] == 8.43
+    tally.transition(replace(TAKEN, id="data-2", took=2.0))
+    tally.remember(TAKEN)
+    told = parsed(exporter(tally=tally).told())
+    assert told[name, (("end", "converged"), ("group", "data"))] == 2.0
+    labels = (("end", "converged"), ("goal", "master"), ("group", "data"))
+    assert told["awsha_transition_duration_seconds_count", labels] == 1, "what was before is not counted again"
 
 
 def test_the_file_is_replaced_whole_readable_and_by_no_link(tmp_path: Path):
@@ -191,7 +208,7 @@ def test_the_configuration_of_it(lines: str, problem: str):
 # --- what is in conf/ -------------------------------------------------------------------------------------------------
 
 EXISTING = set(METRICS) | {f"awsha_transition_duration_seconds{end}" for end in ("_bucket", "_sum", "_count")}
-LABELS = {"group", "role", "goal", "code", "blocked", "end", "action", "node", "version", "le", "instance"}
+LABELS = {"group", "role", "goal", "code", "blocked", "end", "action", "node", "version", "le", "instance", "by"}
 
 
 def named(expression: str) -> set[str]:

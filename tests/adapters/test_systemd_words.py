@@ -11,6 +11,7 @@ from awsha.agent import kept, operate
 from awsha.agent.gone import fault_all
 from awsha.agent.marks import Marks
 from awsha.agent.once import converge
+from awsha.agent.watch import Watch
 from awsha.config.problems import ConfigError
 from awsha.core.errors import AwshaError
 from awsha.core.plan import GONE
@@ -66,14 +67,14 @@ def test_the_start_of_keepalived_ends_its_stop_and_nothing_that_an_operator_aske
 def test_a_stop_of_keepalived_lets_nothing_go_that_is_paused(config: Path):
     operate.pause(GROUP)
     said: list[str] = []
-    assert operate.stopping(config, [GROUP], 1.0, said.append) == 0
+    assert operate.stopping(config, [GROUP], 1.0, Watch(said.append)) == 0
     assert (Marks(GROUP).all(), said) == ({"paused"}, [f"{GROUP} is paused: nothing is let go"])
 
 
 def test_a_release_of_what_is_paused_is_refused():
     operate.pause(GROUP)
     with pytest.raises(AwshaError, match="paused"):
-        operate.release([GROUP], 1.0, str)
+        operate.release([GROUP], 1.0, Watch(print))
 
 
 def test_a_broken_configuration_keeps_nobody_from_letting_go(config: Path):

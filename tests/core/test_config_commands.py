@@ -314,7 +314,7 @@ def test_a_relative_directory_is_refused(variable: str) -> None:
 
 def test_init_makes_the_directories_of_its_file(tmp_path: Path) -> None:
     wish = ("--node", "a=10.0.0.10", "--node", "b=10.0.0.11", "--vip", "10.0.0.100")
-    assert run("init", "-o", tmp_path / "etc" / "awsha" / "awsha.toml", *wish).exit_code == 0
+    assert run("--config", tmp_path / "etc" / "awsha" / "awsha.toml", "init", *wish).exit_code == 0
     assert (tmp_path / "etc" / "awsha" / "awsha.toml").stat().st_mode & 0o777 == 0o600
 
 

@@ -87,7 +87,7 @@ def test_notify_lines() -> None:
 def test_the_run_directory_moves() -> None:
     text = render(policy(), "a", command=COMMAND, run_dir=PurePosixPath("/run/other"))
     assert '    file "/run/other/health/data"\n' in text
-    assert '"/bin/mkdir -p -m 0755 /run/other /run/other/health"' in text
+    assert '"/bin/mkdir -p -m 0700 /run/other /run/other/health"' in text
     assert "/run/awsha" not in text
 
 

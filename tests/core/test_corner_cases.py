@@ -641,17 +641,17 @@ def test_a_release_of_the_peer_is_not_taken_for_the_end_of_an_earlier_detach_of_
 
 def test_every_step_is_known_to_the_guard():
     """A step that is not listed here has not been thought about: does it take something that only a master may?"""
-    takes = {"Attach", "AssignAddresses", "StopInstance", "MountVolume", "Check", "StartApplication"}
+    takes = {"Attach", "AssignAddresses", "StopInstance", "MountVolume", "Check", "StartApplication", "TagServing"}
     sometimes = {"Detach", "KernelAddresses", "RunHooks"}
     never = {"TagReleasing", "ClearReleasing", "Unmount", "ListHolders", "Signal", "UnassignAddresses"}
-    never |= {"StopApplication", "SetMark", "NoteHooks"}
+    never |= {"StopApplication", "SetMark", "LiftMark", "NoteHooks"}
 
     def below(kind: type[Step]) -> Iterator[type[Step]]:
         for one in kind.__subclasses__():
             yield one
             yield from below(one)
 
-    abstract = {"VolumeStep", "AddressStep", "ApplicationStep"}
+    abstract = {"VolumeStep", "TagStep", "AddressStep", "ApplicationStep"}
     assert {kind.__name__ for kind in below(Step)} - abstract == takes | sometimes | never
 
 

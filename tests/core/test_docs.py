@@ -6,6 +6,7 @@ import ast
 import json
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 
 import click
@@ -15,11 +16,12 @@ from awsha.cli.main import cli
 from awsha.core.catalogue import CATALOGUE
 from awsha.core.situation import Code
 from tests.tools import awscli, reference
-from tests.tools.pages import PAGES, ROOT, blocks, shell_lines, spans
+from tests.tools.pages import PAGES, ROOT, SHELL, Block, blocks, shell_lines, spans
 
 RUNBOOK = ROOT / "docs" / "runbook.md"
 SHOWS = {"wait": "waits", "unknown": "waits", "block": "blocked"}  # Draft's methods: what a person sees
-MARKED = {"getting-started.md", "migration.md"}  # pages whose blocks each say who runs them
+FOLLOWED = {"getting-started.md", "migration.md", "check.md"}  # by a test in the lab: those that nodes run
+ROOM = {"a", "b", "a b", "boot b", "crash b", "here", "aws", "procedure"}
 by_name = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 
 
@@ -160,6 +162,12 @@ def test_hints_of_the_program_name_what_exists_in_aws():
         "aws ec2 detach-volume --force",
         "aws ec2 wait volume-there --volume-ids x",
         "aws ec2 authorize-security-group-ingress --group-id x --ip-permissions IpProtokol=112",
+        "aws s3 copy a b",
+        "aws s3 cp a",
+        "aws cloudformation deploy --stack-name x",
+        "aws cloudformation deploy --stack-name x --template-file conf/cloudformation/no.yaml",
+        "aws cloudformation deploy --stack-name x --template-file conf/cloudformation/awsha-pair.yaml "
+        "--parameter-overrides NoSuch=1",
     ],
 )
 def test_a_wrong_aws_command_would_be_found(command: str):
@@ -192,12 +200,37 @@ def test_every_page_is_linked_from_the_readme(page: Path):
     assert page.name == "README.md" or f"](docs/{page.name})" in readme
 
 
-@pytest.mark.parametrize("name", sorted(MARKED))
-def test_every_block_says_who_runs_it(name: str):
-    for block in blocks(ROOT / "docs" / name):
-        assert block.who or block.language != "sh", f"{block} has no marker"
-        has_aws = any(awscli.commands(line) for line in shell_lines(block.text))
-        assert has_aws == (block.who == "aws"), f"{block}: aws commands stand by themselves"
+COMMANDS = [block for page in PAGES for block in blocks(page) if block.language in SHELL]
+
+
+@pytest.mark.parametrize("block", COMMANDS, ids=str)
+def test_every_block_of_commands_is_run_by_a_test_or_says_why_not(block: Block):
+    assert block.language, "it says what it is: sh, text, toml, json"
+    assert block.who in ROOM or len(block.reason) > len("too short"), "it needs a marker, and without a test a reason"
+    lines = shell_lines(block.text)
+    if any(awscli.commands(line) for line in lines) and not block.reason:
+        assert block.who in ("aws", "procedure"), "aws commands stand by themselves"
+    if block.who == "aws":
+        assert all(awscli.commands(line) or line.startswith("pip wheel ") for line in lines), lines
+    elif block.who in ROOM - {"here", "procedure"}:
+        assert block.page in FOLLOWED
+    elif block.who == "procedure":
+        missing = [line for line in lines if line not in _played() and not awscli.commands(line)]
+        assert missing == [], "no test runs it"
+
+
+@lru_cache
+def _played() -> frozenset[str]:
+    """The lines of procedures that tests run: the arguments of `runbook`."""
+    files = [ROOT / "tests" / "lab" / "test_docs.py", ROOT / "tests" / "nspawn" / "test_units.py"]
+    calls = (node for file in files for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.Call))
+    named = (node.args[0] for node in calls if isinstance(node.func, ast.Name) and node.func.id == "runbook")
+    return frozenset(str(ast.literal_eval(argument)) for argument in named)
+
+
+def test_what_is_followed_is_what_the_tests_in_the_lab_follow():
+    source = (ROOT / "tests" / "lab" / "test_docs.py").read_text()
+    assert set(re.findall(r'\.follow\(\s*"([a-z-]+\.md)"', source)) == FOLLOWED
 
 
 def test_the_reference_is_what_the_generator_writes_now():

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from awsha.agent.grants import scope
-from awsha.aws.permissions import ADDRESS, USES, Scope, actions, document, may_fence, partition_of, probes
+from awsha.aws.permissions import ADDRESS, USES, Scope, actions, document, may_fence, partition_of, probes, topics_of
 from awsha.aws.policytext import as_cloudformation, as_json, as_terraform
 from awsha.config.init import Wish, compose
 from awsha.core.errors import AwshaError
-from awsha.core.policy import Fence, Group, Node, Policy
+from awsha.core.policy import Fence, Group, Node, Notify, Policy
 from awsha.lab.iam import Roles, meant, without
 from awsha.lab.records import ACCOUNT, Ec2Error
 
@@ -81,6 +81,20 @@ def test_volumes_by_tags_are_granted_by_tags():
 def test_keys_of_encrypted_volumes_are_granted_to_ec2_only():
     item = statement("AwshaUseKeys", replace(SCOPE, keys=("arn:aws:kms:eu-west-1:1:key/k",)))
     assert item["Condition"] == {"Bool": {"kms:GrantIsForAWSResource": "true"}}
+
+
+def test_publishing_is_granted_on_the_topic_and_only_where_one_is_configured():
+    assert not [item for item in document(SCOPE)["Statement"] if "sns:Publish" in item["Action"]]
+    topic = f"arn:aws:sns:eu-west-1:{ACCOUNT}:alarms"
+    with_topic = replace(SCOPE, topics=(topic,))
+    assert statement("AwshaNotify", with_topic)["Resource"] == [topic]
+    assert not refused(document(with_topic), "sns:Publish", {"TopicArn": topic})
+    roles = Roles("eu-west-1", lambda: document(with_topic))
+    for action, arn in (("sns:Publish", topic + "2"), ("sns:DeleteTopic", topic)):
+        with pytest.raises(Ec2Error, match="AuthorizationError"):
+            roles.authorize(A, action, {"TopicArn": arn})
+    policy = Policy((), (), notify=Notify(sns_topic=topic))
+    assert (topics_of(policy), topics_of(Policy((), ()))) == ((topic,), ())
 
 
 REGIONS = ("eu-west-1", "cn-north-1", "us-gov-west-1", "us-iso-east-1", "us-isob-east-1", "eu-isoe-west-1")

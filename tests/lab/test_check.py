@@ -22,8 +22,9 @@ from awsha.aws.permissions import USES, Use, actions
 from awsha.lab.control import ask
 from awsha.lab.records import SECURITY_GROUP
 from tests.lab.conftest import LabUnderTest
+from tests.lab.warm import Warm
 
-pytestmark = [pytest.mark.root, pytest.mark.lab]
+pytestmark = [pytest.mark.root, pytest.mark.lab, pytest.mark.xdist_group("check")]  # one lab for nearly all of it
 # What follows by itself when a node is shown another file than the one that runs everywhere.
 OF_ANOTHER_FILE = {"agent-outdated", "peer-config", "keepalived-config"}
 
@@ -45,6 +46,7 @@ class Checked:
             aws_secret_access_key="lab",
             config=Config(retries={"total_max_attempts": 1}),
         )
+        self._warm: dict[str, Warm] = {}
         self.volume = next(iter(lab.status()["ec2"]["volumes"]))
 
     def instance(self, node: str) -> str:
@@ -56,15 +58,21 @@ class Checked:
 
     def findings(self, config: str = "/etc/awsha/awsha.toml", node: str = "") -> list[dict[str, str]]:
         """The findings at a node; its exit code must tell whether there are any."""
-        done = self.lab.exec(node or self.node, "awsha", "--config", config, "check", "--json", check=False)
-        report = json.loads(done.stdout)
-        assert done.returncode == (1 if report["findings"] else 0), done.stderr
+        code, out, err = self.warm(node or self.node).run("--config", config, "check", "--json")
+        report = json.loads(out)
+        assert code == (1 if report["findings"] else 0), err
         assert report["ok"] == (not report["findings"])
         assert all(
             finding[key] for finding in report["findings"] for key in ("code", "what", "why", "hint", "severity")
         )
         found: list[dict[str, str]] = report["findings"]
         return found
+
+    def warm(self, node: str) -> Warm:
+        """The `awsha` of a node, already loaded."""
+        if node not in self._warm:
+            self._warm[node] = Warm(self.lab.entered(node, *Warm.argv()))
+        return self._warm[node]
 
     def codes(self, config: str = "/etc/awsha/awsha.toml", node: str = "") -> set[str]:
         return {finding["code"] for finding in self.findings(config, node)}
@@ -132,7 +140,7 @@ def test_a_healthy_lab_has_no_finding_at_any_node(checked: Checked):
 
 def test_a_lab_with_two_groups_several_volumes_and_xfs_has_no_finding(lab: LabUnderTest):
     lab.up("--groups", "2", "--volumes", "2", "--vips", "2", "--fstype", "xfs", "--fence", "force-detach")
-    lab.wait_until(lambda: "nothing found" in lab.exec("b", "awsha", "check", check=False).stdout, 10)
+    lab.wait_until(lambda: "nothing found" in lab.exec("b", "awsha", "check", check=False).stdout, 60)
     assert "nothing found" in lab.exec("a", "awsha", "check").stdout
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
 import time
 
 import pytest
 
-from tests.lab.conftest import LabUnderTest
+from tests.lab.conftest import AWSHA, LabUnderTest
 
 # Short bounds, so that a test does not wait for what it does not test.
 QUICK = ("--timeout", "release_grace_s=1", "--timeout", "detach_s=1")
@@ -325,9 +328,47 @@ def test_switchover_hands_over_and_comes_back_as_backup(lab: LabUnderTest):
     assert (refused.returncode, "does not serve" in refused.stderr) == (1, True)
     assert lab.exec(master, "awsha", "switchover", "data", "--dry-run").returncode == 0
     assert all_at(lab, master), "a dry run moves nothing"
-    lab.exec(master, "awsha", "switchover", "data", timeout_s=60)
-    lab.wait_for_holder(standby)
+    lab.latency(attach_device=2.0)  # time enough to be early
+    told = lab.exec(master, "awsha", "switchover", "data", timeout_s=60)
+    assert all_at(lab, standby), "0 means that it serves, not that it has begun to take over"
+    assert status_of(lab, standby)[1]["serving"]
+    assert f"{standby} has data now, and says that it serves" in told.stdout
     lab.wait_until(lambda: status_of(lab, master)[0] == 0, 20, "the old master is a healthy backup")
+    lab.nothing_lost()
+
+
+def test_a_switchover_needs_nobody_who_watches_it_and_one_that_fails_says_why(lab: LabUnderTest):
+    lab.up(*QUICK)
+    master, standby = _pair(lab)
+    lab.client_start()
+    lab.latency(attach_device=3.0)
+    words = [AWSHA, "lab", "exec", master, "--", "awsha", "switchover", "data"]
+    with subprocess.Popen(
+        words, env=lab.environment, stdout=subprocess.PIPE, text=True, start_new_session=True
+    ) as watching:
+        assert watching.stdout is not None
+        said = ""
+        while "VRRP gives way" not in said:
+            line = watching.stdout.readline()
+            assert line, f"it ended early: {said}"
+            said += line
+        os.killpg(watching.pid, signal.SIGINT)
+        said = watching.stdout.read()
+    assert "stopped watching: the switchover of data goes on" in said
+    lab.wait_for_holder(standby)
+    lab.wait_until(lambda: status_of(lab, master)[0] == 0, 20, "it came back by itself")
+    assert "released" not in lab.exec(master, "ls", "/run/awsha/marks/data").stdout.split()
+
+    lab.latency()
+    hook = "/etc/awsha/hooks/data/after-mount.d"
+    lab.exec(master, "sh", "-c", f"mkdir -p {hook}; printf '#!/bin/sh\\necho no licence; exit 3' > {hook}/x")
+    lab.exec(master, "chmod", "-R", "755", "/etc/awsha/hooks")
+    done = lab.exec(standby, "awsha", "switchover", "data", timeout_s=60, check=False)
+    assert done.returncode == 75
+    assert f"{master} let it go again: failed as master: after-mount hook x" in done.stdout
+    assert "no licence" in done.stdout
+    assert f"next: on {master}: awsha status data" in done.stdout
+    lab.wait_for_holder(standby)
     lab.nothing_lost()
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.nspawn.conftest import Containers
+from tests.tools.pages import runbook
 
 pytestmark = [pytest.mark.root, pytest.mark.lab, pytest.mark.timeout(300), pytest.mark.xdist_group("nspawn")]
 
@@ -42,6 +43,8 @@ def test_a_boot_by_systemd_alone_gives_one_master_that_holds_everything(pair: Co
         assert pair.run(node, "systemctl", "--failed", "--plain", "--no-legend") == ""
         log = pair.run(node, "journalctl", "-b", "-u", "keepalived", "-u", "awsha-agent", "--no-pager").splitlines()
         assert follows(log, "Started awsha-agent", "Starting keepalived", "Started keepalived")
+        told = pair.run(node, *runbook("journalctl -u awsha-agent -u keepalived --since -1h"), "--no-pager")
+        assert "Started awsha-agent" in told
     pair.nobody_was_fenced()
 
 
@@ -55,7 +58,7 @@ def test_an_agent_that_is_started_again_moves_nothing(pair: Containers, how: str
     master, _ = pair.settled()
     before, pid = pair.served_by(master), pair.show(master, "awsha-agent", "MainPID")
     if how == "restart":
-        pair.run(master, "systemctl", "restart", "awsha-agent")
+        pair.run(master, *runbook("systemctl restart awsha-agent"))
     elif how == "kill":
         pair.run(master, "systemctl", "kill", "--signal=KILL", "awsha-agent")
     else:

@@ -323,6 +323,7 @@ def _volume(volume_id: str, attachments: tuple[tuple[str, str, str], ...], tag: 
         None if tag is None else facts.releasing_of(tag),
         multi,
         zone,
+        None if tag is None else facts.serving_of(tag),
     )
 
 

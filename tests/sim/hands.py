@@ -30,6 +30,7 @@ from awsha.core.steps import (
     StopApplication,
     StopInstance,
     TagReleasing,
+    TagServing,
     UnassignAddresses,
     Unmount,
     VolumeStep,
@@ -46,6 +47,7 @@ ACTIONS = {
     Detach: "DetachVolume",
     StopInstance: "StopInstances",
     TagReleasing: "CreateTags",
+    TagServing: "CreateTags",
     ClearReleasing: "DeleteTags",
     AssignAddresses: "AssignPrivateIpAddresses",
     UnassignAddresses: "UnassignPrivateIpAddresses",
@@ -152,7 +154,9 @@ class Hands:
             case ClearReleasing():
                 ec2.clear_releasing(step.volume_id)
             case TagReleasing():
-                ec2.tag_releasing(step.volume_id, node.name, node.wall())
+                ec2.tag_releasing(step.volume_id, node.name, node.wall(), step.why)
+            case TagServing():
+                ec2.tag_serving(step.volume_id, node.name, node.wall())
             case AssignAddresses():
                 ec2.assign(node.eni_id, step.addresses)
             case UnassignAddresses():

@@ -6,14 +6,26 @@ import re
 import shlex
 from collections.abc import Iterator
 from functools import lru_cache
+from pathlib import Path
 
 import botocore.session
 from botocore import xform_name
 from botocore.model import OperationModel, ServiceModel, Shape
 
-COMMAND = re.compile(r"\baws (?:ec2|iam|ssm|kms) [a-z][^`;|)]*")
+ROOT = Path(__file__).parents[2]
+COMMAND = re.compile(r"\baws (?:ec2|iam|ssm|kms|s3|cloudformation) [a-z][^`;|&)]*")
 GLOBAL = {"--query", "--output", "--region"}
 # What the AWS CLI fills in by itself: one instance. It flattens booleans too, but leaves them their names.
+# What the AWS CLI has beside the API's own operations: its options, and how many words stand without one.
+# https://docs.aws.amazon.com/cli/latest/reference/cloudformation/deploy/, …/s3/cp.html, …/s3/presign.html
+CUSTOM = {
+    ("cloudformation", "deploy"): (
+        {"--template-file", "--stack-name", "--capabilities", "--parameter-overrides", "--s3-bucket", "--tags"}, 0,
+        {"--template-file", "--stack-name"},
+    ),
+    ("s3", "cp"): ({"--recursive", "--expected-size", "--sse"}, 2, set()),
+    ("s3", "presign"): ({"--expires-in"}, 1, set()),
+}  # fmt: skip
 FILLED_IN = {("ec2", "run-instances"): {"MinCount", "MaxCount"}}
 
 
@@ -26,6 +38,9 @@ def mistakes(command: str, *, whole: bool = True) -> Iterator[str]:
     """What a command names and AWS does not have; with `whole`, also what it leaves out and AWS requires."""
     words = shlex.split(command)
     _, service, operation, *rest = words
+    if service == "s3" or (service, operation) in CUSTOM:
+        yield from _custom(service, operation, rest, whole)
+        return
     if operation == "wait":
         waiter, *rest = rest
         config = _session().get_waiter_model(service)
@@ -41,6 +56,29 @@ def mistakes(command: str, *, whole: bool = True) -> Iterator[str]:
             return
         name = names[operation]
     yield from _parameters(_model(service).operation_model(name), service, operation, rest, whole)
+
+
+def _custom(service: str, operation: str, words: list[str], whole: bool) -> Iterator[str]:
+    """A command that is the CLI's own; a template that it names must be there, and have the parameters."""
+    if (service, operation) not in CUSTOM:
+        yield f"{service} has no {operation}"
+        return
+    known, plain, required = CUSTOM[service, operation]
+    given = [word for word in words if word.startswith("--")]
+    values = words[: words.index(given[0])] if given else words
+    yield from (f"{service} {operation} has no {word}" for word in given if word not in known | GLOBAL)
+    if whole:
+        yield from (f"{service} {operation} needs {word}" for word in sorted(required - set(given)))
+        if len(values) != plain:
+            yield f"{service} {operation} takes {plain} words, not {len(values)}"
+    if "--template-file" in given:
+        file = ROOT / words[words.index("--template-file") + 1]
+        template = file.read_text(encoding="utf-8") if file.exists() else ""
+        parameters = template.partition("\nParameters:\n")[2].partition("\nResources:")[0]
+        names = {name for word in words if not word.startswith("--") for name in re.findall(r"^(\w+)=", word)}
+        if not template:
+            yield f"there is no {file}"
+        yield from (f"{file.name} has no {name}" for name in sorted(names) if f"\n  {name}:" not in f"\n{parameters}")
 
 
 def _parameters(model: OperationModel, service: str, operation: str, words: list[str], whole: bool) -> Iterator[str]:

@@ -1,6 +1,12 @@
 """The pages of this repository as tests read them: code blocks with their markers, and commands in the text.
 
-A block that a test runs, or leaves alone for a reason, has a marker on the line above it: `<!-- run: WHO, WISH -->`.
+Every block of commands has a marker on the line above it: `<!-- run: WHO, WISH -->`. WHO runs it:
+
+- a node or nodes of a pair in the lab (`a`, `a b`, `boot b`, `crash b`), as tests/lab/test_docs.py explains with WISH
+- `here`: any machine; in that page's lab, or, without a lab, tests/adapters/test_docs.py
+- `procedure`: its lines, one by one, at their place in a test of tests/lab/test_docs.py or tests/nspawn/test_units.py
+- `aws`: an account; held against botocore's model of the API (tests/core/test_docs.py)
+- `no: REASON`: nobody
 """
 
 from __future__ import annotations
@@ -11,6 +17,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+SHELL = ("sh", "bash", "console", "")  # a block without a language could be anything
 FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 MARKER = re.compile(r"<!-- run: ([^,>]+?)(?:, ([^>]+?))? -->\n\Z")
 SPAN = re.compile(r"`([^`]+)`")
@@ -27,6 +34,15 @@ class Block:
     who: str = ""
     wish: str = ""
 
+    @property
+    def reason(self) -> str:
+        """Why nobody runs it; empty for one that is run."""
+        return ", ".join(filter(None, (self.who, self.wish))).removeprefix("no:").strip() if self._not_run else ""
+
+    @property
+    def _not_run(self) -> bool:
+        return self.who == "no" or self.who.startswith("no:")
+
     def __str__(self) -> str:
         """Where it is."""
         return f"{self.page}:{self.line}"
@@ -42,6 +58,14 @@ def blocks(page: Path) -> list[Block]:
         body = re.sub(rf"^{match[1]}", "", match[3], flags=re.MULTILINE)
         found.append(Block(page.name, text.count("\n", 0, match.start()) + 1, match[2], body, who, wish))
     return found
+
+
+def runbook(line: str) -> list[str]:
+    """A line of the runbook as argv; it must stand in the page. Each line of a `procedure` is run by way of this."""
+    page = ROOT / "docs" / "runbook.md"
+    lines = {found for block in blocks(page) for found in shell_lines(block.text)}
+    assert line in lines or line in spans(page), f"the runbook does not say {line!r} any more"
+    return line.split()
 
 
 def spans(page: Path) -> list[str]:

@@ -145,6 +145,7 @@ def sections() -> list[tuple[type, str]]:
     counts |= {
         policy.Discover: ", optional, in the place of `[[node]]`",
         policy.Metrics: ", optional: for Prometheus ([metrics.md](metrics.md))",
+        policy.Notify: ", optional: who is told ([notify.md](notify.md))",
         policy.Volume: ", none or more",
         policy.Application: ", optional",
         policy.Timeouts: ", optional: seconds",

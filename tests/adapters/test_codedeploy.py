@@ -1,0 +1,372 @@
+"""conf/codedeploy: the AppSpec, and its scripts on both nodes of a pair in CodeDeploy's order.
+
+The pair is a file: stand-ins for `awsha`, `systemctl` and `python3 -m venv` read and change it, so what a script sees
+is what the scripts before it did.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from awsha.agent.report import group_report
+from awsha.cli.history import history
+from awsha.core.findings import Code, Finding
+from awsha.core.health import Verdict
+from awsha.core.model import Role
+from awsha.core.plan import plan
+from awsha.core.transition import Transition
+from tests.core.situations import situation
+
+ROOT = Path(__file__).parents[2]
+SOURCE = ROOT / "conf/codedeploy"
+# In this order; Install and DownloadBundle are CodeDeploy's own.
+EVENTS = ["ApplicationStop", "BeforeInstall", "AfterInstall", "ApplicationStart", "ValidateService"]
+AWSHA = """
+import json, os, sys, time
+
+file, me, version = os.environ["PAIR"], os.environ["NODE"], VERSION
+with open(file) as text:
+    pair = json.load(text)
+other, command, words = {"a": "b", "b": "a"}[me], sys.argv[1], sys.argv[2:]
+here, there = pair["nodes"][me], pair["nodes"][other]
+
+
+def done(text="", code=0):
+    with open(file, "w") as text_:
+        json.dump(pair, text_)
+    print(text)
+    sys.exit(code)
+
+
+def sick():
+    return here["agent"] in pair["bad agents"]
+
+
+if command == "--version":
+    done(f"awsha {version}")
+elif command == "config":
+    done("" if version not in pair["bad configs"] else "awsha.toml: unknown key", 78 * (version in pair["bad configs"]))
+elif command == "keepalived":
+    done("conf of " + (pair["conf"].get(version) or "all") + " for " + words[1])
+elif command == "status":
+    group = {"name": "data", "serving": pair["master"] == me, "severity": 2 if sick() else 0}
+    done(json.dumps({"node": me, "groups": [group]}), 2 if sick() else 0)
+elif command == "check":
+    found = list(pair["findings"][me])
+    found += ["agent-outdated"] * (here["agent"] != version) + ["peer-version"] * (there["agent"] != version)
+    found += ["agent-down"] * sick()
+    done(json.dumps({"findings": [{"code": code} for code in found]}), 1 if found else 0)
+elif command == "history":
+    served = {"goal": "master", "serving_at": 1.0, "began": pair["took over"]}
+    lost = {"goal": "release", "serving_at": None, "began": time.time()}
+    done(json.dumps({"transitions": [served, lost]}))
+elif command == "switchover":
+    assert pair["master"] == me and words[0] == "data", "asked of the standby"
+    pair["log"].append(f"{me}: switchover")
+    if pair["refuses"]:
+        done("nobody took data over within 180 s; it competes again", 75)
+    pair["master"], pair["took over"] = other, time.time()
+    done(f"{other} has data now")
+else:
+    sys.exit(f"awsha {command}?")
+"""
+SYSTEMCTL = """
+import json, os, sys
+from pathlib import Path
+
+file, me, link = Path(os.environ["PAIR"]), os.environ["NODE"], Path(os.environ["AWSHA_LINK"])
+pair = json.loads(file.read_text())
+if sys.argv[1:] == ["restart", "awsha-agent"]:
+    version = link.resolve().parents[1].joinpath("version").read_text()
+    pair["log"].append(f"{me}: agent {version}")
+    pair["nodes"][me]["agent"] = version
+elif sys.argv[1:] == ["reload", "keepalived"]:
+    pair["log"].append(f"{me}: keepalived")
+else:
+    assert sys.argv[1:] == ["daemon-reload"], sys.argv
+file.write_text(json.dumps(pair))
+sys.exit(sys.argv[1] in pair["failing systemctl"])
+"""
+PYTHON = """#!/bin/sh
+if [ "$1 $2" = "-m venv" ]; then
+    mkdir -p "$3/bin" && ln -s "$(dirname "$0")/pip" "$3/bin/pip"
+else
+    exec "$REAL_PYTHON" -I -S "$@"
+fi
+"""
+PIP = """
+import json, os, sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from place import put
+
+version = Path(sys.argv[-1]).name.split("-")[1]
+if version in json.loads(Path(os.environ["PAIR"]).read_text())["bad wheels"]:
+    sys.exit("pip: no matching distribution")
+put(Path(__file__).parents[1], version)
+"""
+
+
+class Pair:
+    """Two nodes that run awsha 1, with a the master, and a revision with awsha 2."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.file = folder / "pair.json"
+        self.spec = yaml.safe_load((SOURCE / "appspec.yml").read_text())
+        self.revision = folder / "revision"
+        shutil.copytree(SOURCE, self.revision)
+        (self.revision / "awsha-2-py3-none-any.whl").touch()
+        self.stand_ins = folder / "bin"
+        self.stand_ins.mkdir()
+        for name, text in {"systemctl": SYSTEMCTL, "python3": PYTHON, "pip": PIP}.items():
+            program(self.stand_ins / name, text)
+        (self.stand_ins / "place.py").write_text(PLACE.replace("SHEBANG", repr(shebang())).replace("TEXT", repr(AWSHA)))
+        for node in "ab":
+            home = folder / node
+            (home / "units").mkdir(parents=True)
+            (home / "releases").mkdir()
+            argv = [
+                sys.executable,
+                "-c",
+                f"from place import put; from pathlib import Path; put(Path({str(home / 'old')!r}), '1')",
+            ]
+            subprocess.run(argv, cwd=self.stand_ins, check=True)
+            (home / "awsha").symlink_to(home / "old/bin/awsha")
+            (home / "keepalived.conf").write_text(f"conf of all for {node}\n")
+        self.write(
+            master="a",
+            nodes={node: {"agent": "1"} for node in "ab"},
+            findings={"a": [], "b": []},
+            log=[],
+            refuses=False,
+            conf={},
+            **{"took over": 0.0, "failing systemctl": [], "bad agents": [], "bad configs": [], "bad wheels": []},
+        )
+
+    def write(self, **changes: Any) -> None:
+        now = self.read() if self.file.exists() else {}
+        self.file.write_text(json.dumps({**now, **changes}))
+
+    def read(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.file.read_text())
+        return found
+
+    def deploy(self, *nodes: str) -> dict[str, str]:
+        """As CodeDeploy does, one node at a time, until an event fails. Node -> the event that failed, or nothing."""
+        ended: dict[str, str] = {}
+        for node in nodes:
+            ended[node] = next((event for event in EVENTS if not self.event(node, event)), "")
+            if ended[node]:
+                break
+        return ended
+
+    def event(self, node: str, event: str) -> bool:
+        home = self.folder / node
+        environment = {
+            "PATH": f"{self.stand_ins}:{os.environ['PATH']}",
+            "PAIR": str(self.file),
+            "NODE": node,
+            "REAL_PYTHON": sys.executable,
+            "DEPLOYMENT_ID": "d-2",
+            "LIFECYCLE_EVENT": event,
+            "AWSHA_RELEASES": str(home / "releases"),
+            "AWSHA_LINK": str(home / "awsha"),
+            "AWSHA_UNITS": str(home / "units"),
+            "AWSHA_KEEPALIVED": str(home / "keepalived.conf"),
+            "AWSHA_WAIT_S": "0",
+            "AWSHA_LOOK_S": "0.1",
+        }
+        for hook in self.spec["hooks"].get(event, []):
+            done = subprocess.run(
+                [str(self.revision / hook["location"])],
+                cwd="/", env=environment, capture_output=True, text=True, check=False, timeout=60,
+            )  # fmt: skip
+            self.said = done.stdout + done.stderr
+            if done.returncode != 0:
+                return False
+        return True
+
+    def runs(self, node: str) -> tuple[str, str]:
+        """Version of the agent, and of what `awsha` is."""
+        installed = (self.folder / node / "awsha").resolve().parents[1] / "version"
+        return self.read()["nodes"][node]["agent"], installed.read_text()
+
+
+def shebang() -> str:
+    return f"#!{sys.executable} -SE\n"
+
+
+def program(file: Path, text: str) -> None:
+    file.write_text(text if text.startswith("#!") else shebang() + text)
+    file.chmod(0o755)
+
+
+PLACE = """
+from pathlib import Path
+
+
+def put(venv, version):
+    (venv / "bin").mkdir(parents=True, exist_ok=True)
+    (venv / "version").write_text(version)
+    awsha = venv / "bin/awsha"
+    awsha.write_text(SHEBANG + TEXT.replace("VERSION", repr(version)))
+    awsha.chmod(0o755)
+    for name in ("awsha-agent.service", "keepalived.service.d/awsha.conf"):
+        unit = venv / "share/awsha/systemd" / name
+        unit.parent.mkdir(parents=True, exist_ok=True)
+        unit.write_text(version)
+"""
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> Pair:
+    return Pair(tmp_path)
+
+
+# --- the AppSpec ------------------------------------------------------------------------------------------------------
+
+
+def test_the_appspec_is_what_codedeploy_takes():
+    spec = yaml.safe_load((SOURCE / "appspec.yml").read_text())
+    assert spec.keys() == {"version", "os", "hooks"}
+    assert (spec["version"], spec["os"]) == (0.0, "linux")
+    assert list(spec["hooks"]) == [event for event in EVENTS if event in spec["hooks"]], (
+        "in the order in which they run"
+    )
+    assert "ApplicationStop" not in spec["hooks"], "it would be a script of the revision before"
+    for event, hooks in spec["hooks"].items():
+        for hook in hooks:
+            assert hook.keys() == {"location", "timeout", "runas"}, event
+            assert os.access(SOURCE / hook["location"], os.X_OK)
+            assert hook["runas"] == "root"
+            assert 0 < sum(item["timeout"] for item in hooks) <= 3600, "CodeDeploy's limit for an event"
+    named = {SOURCE / hook["location"] for hooks in spec["hooks"].values() for hook in hooks}
+    assert named | {SOURCE / "scripts/lib.sh"} == set((SOURCE / "scripts").iterdir())
+
+
+def test_the_scripts_stop_at_what_they_do_not_expect_and_shellcheck_finds_nothing():
+    scripts = sorted((SOURCE / "scripts").iterdir())
+    for script in scripts:
+        if script.suffix != ".sh":
+            assert script.read_text().startswith("#!/bin/sh\n# ")
+            assert "\nset -eu\n" in script.read_text()
+    if shutil.which("shellcheck") is None and os.environ.get("CI") != "true":
+        pytest.skip("shellcheck is not installed")
+    argv = ["shellcheck", "-x", *map(str, scripts)]
+    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+def test_what_can_hang_has_a_deadline():
+    called = re.compile(r'"\$LINK" [a-z]|bin/pip"|bin/awsha" [a-z]|systemctl |-m venv')
+    lines = [
+        line.split("#")[0] for script in (SOURCE / "scripts").iterdir() for line in script.read_text().splitlines()
+    ]
+    calls = [line for line in lines if called.search(line)]
+    assert len(calls) > 8
+    bounded = re.compile(r'timeout \d+ ("\$RELEASE/|python3 )?$')
+    assert [line for line in calls if not all(bounded.search(line[: m.start()]) for m in called.finditer(line))] == []
+
+
+def test_what_the_scripts_read_is_what_awsha_writes():
+    """The stand-in must not be the only one that has these keys."""
+    assert {"goal", "serving_at", "began"} <= {field.name for field in dataclasses.fields(Transition)}
+    assert "code" in Finding(Code.CLOCK, "").as_dict()
+    master = situation(Role.MASTER)
+    assert "serving" in group_report(master, plan(master), Verdict(True))
+    flags = {name for option in history.params for name in option.opts}
+    assert {"--json", "--group"} <= flags
+
+
+# --- both nodes -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("order", ["ab", "ba"])
+def test_a_pair_is_upgraded_with_one_switchover_whatever_the_order(pair: Pair, order: str):
+    pair.write(conf={"2": "2"} if order == "ba" else {})  # another keepalived.conf, or the same
+    for node in "ab":
+        (pair.folder / node / "releases/d-0").mkdir()  # of a deployment before the last one
+    assert pair.deploy(*order) == {"a": "", "b": ""}, pair.said
+    now = pair.read()
+    assert [line for line in now["log"] if "switchover" in line] == ["a: switchover"]
+    assert now["master"] == "b"
+    assert now["log"].index("a: switchover") < now["log"].index("a: agent 2"), "first it hands over"
+    again = [line for line in now["log"] if "keepalived" in line]
+    assert again == (["b: keepalived", "a: keepalived"] if order == "ba" else [])
+    for node in "ab":
+        home = pair.folder / node
+        assert pair.runs(node) == ("2", "2")
+        assert (home / "keepalived.conf").read_text() == f"conf of {'2' if order == 'ba' else 'all'} for {node}\n"
+        assert {file.name for file in (home / "units").rglob("*") if file.is_file()} == {
+            "awsha-agent.service",
+            "awsha.conf",
+        }
+        assert [item.name for item in (home / "releases").iterdir()] == ["d-2"]
+        assert (home / "old/bin/awsha").exists(), "the way back"
+
+
+def untouched(pair: Pair, node: str) -> bool:
+    home = pair.folder / node
+    return pair.runs(node) == ("1", "1") and not list((home / "releases").iterdir())
+
+
+def test_a_pair_that_is_not_well_is_left_as_it_is(pair: Pair):
+    node = "a"
+    pair.write(findings={"a": ["vrrp-blocked"], "b": []})
+    assert pair.deploy(node) == {node: "BeforeInstall"}
+    assert "vrrp-blocked" in pair.said
+    assert pair.read()["log"] == []
+    assert untouched(pair, node)
+
+
+def test_a_master_that_nobody_takes_over_from_is_left_as_it_is(pair: Pair):
+    pair.write(refuses=True)
+    assert pair.deploy("a", "b") == {"a": "BeforeInstall"}
+    assert untouched(pair, "a")
+    assert pair.read()["master"] == "a"
+
+
+@pytest.mark.parametrize("defect", ["bad wheels", "bad configs"])
+def test_a_version_that_cannot_be_used_is_never_started(pair: Pair, defect: str):
+    pair.write(**{defect: ["2"]})
+    assert pair.deploy("b", "a") == {"b": "AfterInstall"}
+    assert pair.read()["log"] == []
+    assert untouched(pair, "b")
+
+
+def test_without_a_wheel_in_the_revision_nothing_is_installed(pair: Pair):
+    next(pair.revision.glob("*.whl")).unlink()
+    assert pair.deploy("b") == {"b": "AfterInstall"}
+    assert "one wheel" in pair.said
+    assert untouched(pair, "b")
+
+
+def test_a_version_that_is_not_well_goes_and_the_other_node_is_not_touched(pair: Pair):
+    pair.write(**{"bad agents": ["2"], "conf": {"2": "2"}})
+    assert pair.deploy("b", "a") == {"b": "ValidateService"}
+    assert pair.runs("b") == pair.runs("a") == ("1", "1")
+    assert pair.read()["log"] == ["b: agent 2", "b: keepalived", "b: agent 1", "b: keepalived"]
+    assert (pair.folder / "b/keepalived.conf").read_text() == "conf of all for b\n"
+    assert (pair.folder / "b/units/awsha-agent.service").read_text() == "1"
+    assert pair.read()["master"] == "a"
+    pair.write(**{"bad agents": []})  # mended, under the same number
+    assert pair.deploy("b", "a") == {"b": "", "a": ""}, pair.said
+
+
+def test_what_cannot_be_started_goes(pair: Pair):
+    pair.write(**{"failing systemctl": ["reload"], "conf": {"2": "2"}})
+    assert pair.deploy("b", "a") == {"b": "ApplicationStart"}
+    assert pair.runs("b") == ("1", "1")
