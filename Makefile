@@ -6,7 +6,7 @@ SCHEDULES ?= 100000
 # No test and no tool of this project talks to AWS, whatever the environment says.
 export AWS_EC2_METADATA_DISABLED := true
 
-.PHONY: demo test lint sim soak bench reference docs sbom recording clean packages
+.PHONY: demo test lint sim soak bench ansible deb wheel reference docs sbom recording clean packages
 
 demo: .venv  ## a real pair failing over in the lab, for people to watch (about a minute; root)
 	.venv/bin/awsha lab demo
@@ -38,6 +38,22 @@ soak: .venv  ## random faults in the lab while a client writes (root; minutes)
 
 bench: .venv  ## figures as ratios, into build/bench.json (root)
 	$(PY) -m tests.bench
+
+ansible: .venv build/ansible  ## conf/ansible: linted, then run against systemd containers (root; minutes)
+	cd conf/ansible && PATH="$(CURDIR)/build/ansible/bin:$$PATH" ansible-lint --strict
+	$(PY) -m pytest -q -s tests/ansible/full.py
+
+build/ansible: pyproject.toml  # apart from .venv: it is as large again, and only `make ansible` needs it
+	python3 -m venv build/ansible
+	build/ansible/bin/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
+	build/ansible/bin/python -m pip install --quiet --disable-pip-version-check --group ansible
+	@touch build/ansible
+
+deb: .venv  ## dist/awsha_VERSION_all.deb, out of this tree and the packages that it is tested with
+	$(PY) -m conf.debian.build
+
+wheel: .venv  ## dist/awsha-VERSION-py3-none-any.whl
+	$(PY) -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
 
 reference: .venv  ## docs/reference.md out of the code
 	$(PY) -m tests.tools.reference

@@ -62,15 +62,19 @@ def stopping(config: Path, names: Sequence[str], timeout_s: float, watch: Watch)
     return code
 
 
-def nothing_here(told: dict[str, Any]) -> bool:
-    """Whether the kernel alone says that a group has nothing on this node: then no EC2 needs to be waited for.
+def kernel_free(told: dict[str, Any]) -> bool:
+    """Whether a group has no address, device, mount or application here, whatever EC2 says of it.
 
     `told`: a group of the agent's report.
     """
     free = all(v["kernel"] is False for v in told["vips"])
     free = free and all(v["device"] is None and v["mounted"] is False for v in told["volumes"])
-    stopped = told["application"] in (None, ApplicationState.STOPPED.value)
-    return free and stopped and told["goal"] == "release" and not told["running"]
+    return free and told["application"] in (None, ApplicationState.STOPPED.value)
+
+
+def nothing_here(told: dict[str, Any]) -> bool:
+    """Whether the kernel alone says that a group has nothing on this node: then no EC2 needs to be waited for."""
+    return kernel_free(told) and told["goal"] == "release" and not told["running"]
 
 
 def _released(names: Sequence[str], late: Sequence[str], timeout_s: float, watch: Watch, more: str) -> int:

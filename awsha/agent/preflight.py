@@ -134,7 +134,7 @@ def _check(loaded: Loaded, progress: Progress, notify: bool) -> Report:
         findings += _of_host(policy, here, got)
         findings += judge_host.agent(published, got["agent"])
         findings += judge_host.peers(published, cloud_reads.published(cloud, here.node))
-    tried = reads.run(_notices(policy, here.node.name if here else "?", notify))
+    tried = reads.run(notice_reads(policy, here.node.name if here else "?", send=notify))
     findings += judge_host.notices({way: why for way, why in tried.items() if isinstance(why, tuple)})
     findings += judge_host.clock(got.get(cloud_reads.CLOCK, cloud_reads.UNASKED))
     findings += reads.all_findings()
@@ -147,7 +147,7 @@ def _check(loaded: Loaded, progress: Progress, notify: bool) -> Report:
     )
 
 
-def _notices(policy: Policy, node: str, send: bool) -> dict[str, Task]:
+def notice_reads(policy: Policy, node: str, *, send: bool) -> dict[str, Task]:
     """For each way of [notify]: None when it works, else why not and a hint. Without `send`: as far as can be seen."""
     told, wanted = trial(policy.groups[0].name, node, time.time()), policy.notify
     tasks: dict[str, Task] = {}

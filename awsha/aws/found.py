@@ -8,7 +8,7 @@ from typing import Any
 from awsha.aws.ec2 import CALL_TIMEOUT_S, Ec2, tag_filters
 from awsha.aws.inspect import pages
 from awsha.aws.permissions import partition_of
-from awsha.core.found import FoundInstance, FoundVolume, members, name_of
+from awsha.core.found import FoundInstance, FoundVolume, members, name_of, vips_of
 from awsha.core.plain import printable
 from awsha.core.policy import Tags
 
@@ -52,6 +52,7 @@ def _instance(ec2: Ec2, record: Mapping[str, Any], account: str) -> FoundInstanc
         zone=str((record.get("Placement") or {}).get("AvailabilityZone") or ""),
         subnet=str(record.get("SubnetId") or ""),
         state=str((record.get("State") or {}).get("Name")),
+        vips=vips_of(_tags(record)),
     )
 
 
@@ -65,6 +66,7 @@ def _volume(ec2: Ec2, record: Mapping[str, Any], account: str) -> FoundVolume:
         state=str(record.get("State")),
         size=int(record.get("Size") or 0),
         attached=tuple(_attachments(record)),
+        vips=vips_of(_tags(record)),
     )
 
 

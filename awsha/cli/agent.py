@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from awsha.cli.complete import groups
 from awsha.core.model import Role
 
 PRIVATE = 0o077  # as the unit and notify have it already: whoever starts it, nothing that it makes is for others
@@ -33,7 +34,7 @@ def agent(config: Path, verbose: bool, failed: bool) -> int:
 
 
 @click.command()
-@click.argument("group")
+@click.argument("group", shell_complete=groups)
 @click.option("--role", type=click.Choice([r.value for r in Role]), help="Default: what keepalived said last.")
 @click.option(
     "--timeout",

@@ -15,14 +15,17 @@ from awsha.agent.preflight_reads import Progress
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 @click.option("--notify", is_flag=True, help="Send a test notice, too, by what [notify] has.")
+@click.option("--removal", is_flag=True, help="For the package, before it is removed: can this node do without awsha?")
 @click.pass_obj
-def check(config: Path, as_json: bool, notify: bool) -> int:
+def check(config: Path, as_json: bool, notify: bool, removal: bool) -> int:
     """Look for everything that would make a failover fail: configuration, host, permissions, network, volumes.
 
     Changes nothing; --notify sends a test notice as well. Run it on each node: it sees EC2 with that node's role. Each
     finding has a code; docs/check.md explains them all. Exit code: 0 nothing was found, 1 something was, or something
     could not be read.
     """
+    if removal:
+        return _removal(config)
     from awsha.agent.preflight import check as run
 
     report = run(config, _progress(), notify=notify)
@@ -31,6 +34,16 @@ def check(config: Path, as_json: bool, notify: bool) -> int:
     else:
         _show(report)
     return 0 if report.ok else 1
+
+
+def _removal(config: Path) -> int:
+    """Say why awsha must stay, and what to do; nothing when it may go."""
+    from awsha.agent.removal import refusals
+
+    found = refusals(config)
+    for why, what in dict.fromkeys(found):
+        click.echo(f"awsha: {why}\n  hint: {what}", err=True)
+    return 1 if found else 0
 
 
 def _progress() -> Progress:

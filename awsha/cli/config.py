@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from awsha.cli.complete import nodes
 from awsha.config.files import write_atomic
 from awsha.config.init import Wish, compose
 from awsha.config.paths import CONFIG, run_dir
@@ -128,7 +129,7 @@ def _path_source(ctx: click.Context) -> str:
 
 
 @click.command()
-@click.option("--node", metavar="NAME", help="Print this node's keepalived.conf.")
+@click.option("--node", metavar="NAME", shell_complete=nodes, help="Print this node's keepalived.conf.")
 @click.option("--all", "everyone", is_flag=True, help="Write DIR/<node>/keepalived.conf for every node; needs -o.")
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path, file_okay=False), metavar="DIR", help="Where --all writes."

@@ -12,7 +12,7 @@ import click
 from click.core import ParameterSource
 
 from awsha.core.errors import EX_CONFIG, AwshaError
-from awsha.core.found import FoundInstance, FoundVolume
+from awsha.core.found import VIP_TAG, FoundInstance, FoundVolume, vips
 from awsha.core.policy import Tags
 
 if TYPE_CHECKING:
@@ -65,7 +65,13 @@ def _tags(_ctx: click.Context, _option: click.Parameter, words: tuple[str, ...])
     metavar="FILE",
     help="Write this awsha.toml; its directory must exist; - is standard output.",
 )
-@click.option("--vip", "vips", multiple=True, metavar="ADDRESS", help="To write: an address that moves.")
+@click.option(
+    "--vip",
+    "vips",
+    multiple=True,
+    metavar="ADDRESS",
+    help="To write: an address that moves; by default those that the tag awsha:vip of the volume or a node names.",
+)
 @click.option("--mount", metavar="PATH", help="To write: where the volume is mounted; without it: no volume.")
 @click.option("--group", default="data", show_default=True, metavar="NAME", help="To write: what moves together.")
 @click.option("--force", is_flag=True, help="Replace the file when it exists; never a directory or a symbolic link.")
@@ -111,8 +117,6 @@ def _refuse(ctx: click.Context, options: dict[str, Any]) -> None:
     if not writes and (idle := typed & TO_WRITE):
         names = ", ".join(sorted(str(flags[name]) for name in idle))
         raise click.UsageError(f"{names}: what is it for? To write an awsha.toml add -o FILE or --write")
-    if writes and not options["vips"]:
-        raise click.UsageError("to write an awsha.toml give the address that moves: --vip ADDRESS")
     if options["as_json"] and options["output"] == STDOUT:
         raise click.UsageError("--json and -o - would both write to standard output")
 
@@ -124,6 +128,7 @@ def _as_dict(seen: Seen) -> dict[str, Any]:
         "volume_tags": dict(seen.volume_tags),
         "instances": [asdict(item) for item in seen.instances],
         "volumes": [asdict(item) for item in seen.volumes],
+        "vips": vips(seen.instances, seen.volumes),
     }
 
 
@@ -194,14 +199,18 @@ def _write(output: Path, seen: Seen, options: dict[str, Any]) -> None:
         message = "no tags were given, and not all that is there is one pair"
         raise AwshaError(message, hint="awsha discover --tag KEY=VALUE …", exit_code=EX_CONFIG)
     nodes = found.nodes(seen.instances, seen.tags)
+    addresses = options["vips"] or found.vips(seen.instances, seen.volumes)
+    if not addresses:
+        message = f"no volume and no node has a tag {VIP_TAG}, so the address that moves is not known"
+        raise AwshaError(message, hint="--vip ADDRESS", exit_code=EX_CONFIG)
     mounts = []
     if options["mount"]:
         chosen = found.volume(seen.volumes, seen.volume_tags, seen.instances[0].zone)
         mounts = [f"{chosen.id}:{options['mount']}"]
     words = [f"{node.name}={node.address}" for node in nodes]
-    wish = Wish(words, options["vips"], mounts, options["group"], region=seen.region)
+    wish = Wish(words, addresses, mounts, options["group"], region=seen.region)
     text = compose(wish, str(output))
-    _in_subnet(options["vips"], seen.blocks.get(seen.instances[0].subnet, ""))
+    _in_subnet(tuple(addresses), seen.blocks.get(seen.instances[0].subnet, ""))
     if output == STDOUT:
         click.echo(text, nl=False)
         return

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from awsha.cli.complete import groups
 from awsha.core.errors import AwshaError
 from awsha.core.transition import Transition, as_dict, ec2_seconds
 
@@ -17,7 +18,7 @@ LAST = "last"
 
 @click.command()
 @click.argument("name", metavar="[ID]", required=False)
-@click.option("--group", help="Only this group.")
+@click.option("--group", shell_complete=groups, help="Only this group.")
 @click.option("-n", "--number", type=click.IntRange(min=1), help=f"How many of the newest.  [default: {SHOWN}]")
 @click.option("--json", "as_json", is_flag=True, help="For programs; without -n, all of them.")
 @click.option("--svg", type=click.Path(dir_okay=False, path_type=Path), help="Write the waterfall as a picture.")

@@ -8,13 +8,16 @@ import io
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from awsha import __version__
 from awsha.config import paths
 from awsha.core.errors import EX_IOERR, AwshaError
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 # command -> (module, attribute, one line of help). The help is here so that `awsha --help` imports nothing else.
 COMMANDS = {
@@ -34,6 +37,7 @@ COMMANDS = {
     "pause": ("awsha.cli.operate", "pause", "Observe a group and act on nothing."),
     "resume": ("awsha.cli.operate", "resume", "End a pause or a release."),
     "fence": ("awsha.cli.operate", "fence", "Take a dead node out by force."),
+    "completion": ("awsha.cli.complete", "completion", "Print the completion script for bash, zsh or fish."),
     "lab": ("awsha.cli.lab", "lab", "A whole pair on this machine, without an AWS account."),
 }
 
@@ -57,6 +61,15 @@ class LazyGroup(click.Group):
         if cmd_name != "lab":
             _accept_config(command)
         return command
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem[str]]:
+        """Commands and flags that begin with `incomplete`, without importing the commands."""
+        from click.shell_completion import CompletionItem
+
+        rows = [
+            CompletionItem(name, help=text) for name, (_, _, text) in COMMANDS.items() if name.startswith(incomplete)
+        ]
+        return [*rows, *click.Command.shell_complete(self, ctx, incomplete)]
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         """The list of commands without importing them."""

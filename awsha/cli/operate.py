@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from awsha.cli.complete import groups, nodes
 from awsha.core.errors import AwshaError
 from awsha.core.policy import Fence, Group
 
@@ -53,7 +54,7 @@ def _names(config: Path, name: str | None) -> list[str]:
 
 
 @click.command()
-@click.argument("group", required=False)
+@click.argument("group", required=False, shell_complete=groups)
 @click.option("--stopping", is_flag=True, help="For keepalived's unit: all groups, until it starts again.")
 @goes_on
 @click.pass_obj
@@ -72,8 +73,8 @@ def release(config: Path, group: str | None, stopping: bool, timeout_s: float) -
 
 
 @click.command()
-@click.argument("group")
-@click.option("--to", metavar="NODE", help="The peer that shall have it.")
+@click.argument("group", shell_complete=groups)
+@click.option("--to", metavar="NODE", shell_complete=nodes, help="The peer that shall have it.")
 @click.option("--dry-run", is_flag=True, help="Only say what would be done, or why it is refused.")
 @_timeout("Wait this long for the peer; after it this node competes again. Ctrl-C only ends the watching.")
 @click.pass_obj
@@ -92,7 +93,7 @@ def switchover(config: Path, group: str, to: str | None, dry_run: bool, timeout_
 
 
 @click.command()
-@click.argument("group")
+@click.argument("group", shell_complete=groups)
 @click.pass_obj
 def pause(config: Path, group: str) -> None:
     """Have the agent observe GROUP and act on nothing, until `awsha resume`."""
@@ -103,7 +104,7 @@ def pause(config: Path, group: str) -> None:
 
 
 @click.command()
-@click.argument("group", required=False)
+@click.argument("group", required=False, shell_complete=groups)
 @click.option("--starting", is_flag=True, help="For keepalived's unit, when it starts: ends `release --stopping` only.")
 @click.pass_obj
 def resume(config: Path, group: str | None, starting: bool) -> None:
@@ -122,7 +123,7 @@ def resume(config: Path, group: str | None, starting: bool) -> None:
 
 
 @click.command()
-@click.argument("node_name", metavar="NODE")
+@click.argument("node_name", metavar="NODE", shell_complete=nodes)
 @click.option("--yes", is_flag=True, help="Do it; without, only say what would be done.")
 @click.option("--method", type=click.Choice(METHODS), help="Default: by policy.")
 @goes_on

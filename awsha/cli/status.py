@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from awsha.cli.complete import groups
 from awsha.core.errors import EX_CONFIG, AwshaError
 from awsha.core.model import Role
 
@@ -18,7 +19,7 @@ UNKNOWN = 3  # for a monitoring plugin, a question without an answer is neither 
 
 
 @click.command()
-@click.argument("group", required=False)
+@click.argument("group", required=False, shell_complete=groups)
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 @click.option("--watch", is_flag=True, help="Look again and again, until Ctrl-C.")
 @click.option("--all", "every_node", is_flag=True, help="Each node as well: by EC2, and by its own word there.")
@@ -91,7 +92,7 @@ def _watch(look: Callable[[], dict[str, Any]]) -> int:
 
 
 @click.command()
-@click.argument("group")
+@click.argument("group", shell_complete=groups)
 @click.option("--role", type=click.Choice([r.value for r in Role]), required=True, help="As if keepalived said this.")
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 @click.pass_obj

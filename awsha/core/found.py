@@ -10,6 +10,7 @@ from awsha.core.errors import EX_CONFIG, AwshaError
 from awsha.core.policy import Node, Tags
 
 NAME_TAGS = ("awsha:node", "Name")  # the first of them that an instance has is the node's name
+VIP_TAG = "awsha:vip"  # of the volume or a node: the addresses that move, with a space between two
 MEMBERS = frozenset({"pending", "running", "stopping", "stopped"})  # a stopped instance keeps its address
 
 
@@ -24,6 +25,7 @@ class FoundInstance:
     zone: str
     subnet: str
     state: str
+    vips: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         """For a message that lists candidates."""
@@ -41,6 +43,7 @@ class FoundVolume:
     state: str
     size: int
     attached: tuple[str, ...] = ()
+    vips: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         """For a message that lists candidates."""
@@ -56,6 +59,17 @@ def spoken(tags: Tags) -> str:
 def name_of(tags: dict[str, str]) -> str:
     """A node's name by an instance's tags, "" without one."""
     return next((tags[key] for key in NAME_TAGS if tags.get(key)), "")
+
+
+def vips_of(tags: dict[str, str]) -> tuple[str, ...]:
+    """The addresses that an instance's or volume's tag names, as written there; none without it."""
+    return tuple(tags.get(VIP_TAG, "").split())
+
+
+def vips(instances: Iterable[FoundInstance], volumes: Iterable[FoundVolume]) -> tuple[str, ...]:
+    """All addresses that tags name, each once, those of the volumes first."""
+    named = [*(item.vips for item in volumes), *(item.vips for item in instances)]
+    return tuple(dict.fromkeys(vip for one in named for vip in one))
 
 
 def members(found: Iterable[FoundInstance]) -> list[FoundInstance]:

@@ -7,14 +7,12 @@ is what the scripts before it did.
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -32,71 +30,58 @@ ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "conf/codedeploy"
 # In this order; Install and DownloadBundle are CodeDeploy's own.
 EVENTS = ["ApplicationStop", "BeforeInstall", "AfterInstall", "ApplicationStart", "ValidateService"]
-AWSHA = """
-import json, os, sys, time
-
-file, me, version = os.environ["PAIR"], os.environ["NODE"], VERSION
-with open(file) as text:
-    pair = json.load(text)
-other, command, words = {"a": "b", "b": "a"}[me], sys.argv[1], sys.argv[2:]
-here, there = pair["nodes"][me], pair["nodes"][other]
-
-
-def done(text="", code=0):
-    with open(file, "w") as text_:
-        json.dump(pair, text_)
-    print(text)
-    sys.exit(code)
-
-
-def sick():
-    return here["agent"] in pair["bad agents"]
-
-
-if command == "--version":
-    done(f"awsha {version}")
-elif command == "config":
-    done("" if version not in pair["bad configs"] else "awsha.toml: unknown key", 78 * (version in pair["bad configs"]))
-elif command == "keepalived":
-    done("conf of " + (pair["conf"].get(version) or "all") + " for " + words[1])
-elif command == "status":
-    group = {"name": "data", "serving": pair["master"] == me, "severity": 2 if sick() else 0}
-    done(json.dumps({"node": me, "groups": [group]}), 2 if sick() else 0)
-elif command == "check":
-    found = list(pair["findings"][me])
-    found += ["agent-outdated"] * (here["agent"] != version) + ["peer-version"] * (there["agent"] != version)
-    found += ["agent-down"] * sick()
-    done(json.dumps({"findings": [{"code": code} for code in found]}), 1 if found else 0)
-elif command == "history":
-    served = {"goal": "master", "serving_at": 1.0, "began": pair["took over"]}
-    lost = {"goal": "release", "serving_at": None, "began": time.time()}
-    done(json.dumps({"transitions": [served, lost]}))
-elif command == "switchover":
-    assert pair["master"] == me and words[0] == "data", "asked of the standby"
-    pair["log"].append(f"{me}: switchover")
-    if pair["refuses"]:
-        done("nobody took data over within 180 s; it competes again", 75)
-    pair["master"], pair["took over"] = other, time.time()
-    done(f"{other} has data now")
-else:
-    sys.exit(f"awsha {command}?")
+AWSHA = """#!/bin/sh
+cd "$PAIR" || exit 70
+case $NODE in a) other=b ;; b) other=a ;; esac
+agent=$(cat "agent.$NODE")
+is_in() { [ -e "$2" ] && grep -qx "$1" "$2"; }
+case $1 in
+    --version) echo "awsha $version" ;;
+    config) ! is_in "$version" bad-configs || exit 78 ;;
+    keepalived) echo "conf of $(cat "conf.$version" 2>/dev/null || echo all) for $3" ;;
+    status)
+        if [ "$(cat master)" = "$NODE" ]; then serving=true; else serving=false; fi
+        printf '{"node": "%s", "groups": [{"name": "data", "serving": %s}]}' "$NODE" "$serving"
+        ! is_in "$agent" bad-agents || exit 2
+        ;;
+    check)
+        {
+            cat "findings.$NODE" 2>/dev/null
+            [ "$agent" = "$version" ] || echo agent-outdated
+            [ "$(cat "agent.$other")" = "$version" ] || echo peer-version
+            ! is_in "$agent" bad-agents || echo agent-down
+        } >"found.$NODE"
+        echo '{"findings": ['
+        sed 's/.*/{"code": "&"}/; $!s/$/,/' "found.$NODE"
+        echo ']}'
+        [ ! -s "found.$NODE" ]
+        ;;
+    history)
+        printf '{"transitions": [{"goal": "master", "serving_at": 1.0, "began": %s}, ' "$(cat took-over)"
+        printf '{"goal": "release", "serving_at": null, "began": %s}]}' "$(date +%s)"
+        ;;
+    switchover)
+        [ "$(cat master) $2" = "$NODE data" ] || exit 70
+        echo "$NODE: switchover" >>log
+        [ ! -e refuses ] || exit 75
+        echo "$other" >master
+        date +%s >took-over
+        ;;
+    *) exit 70 ;;
+esac
 """
-SYSTEMCTL = """
-import json, os, sys
-from pathlib import Path
-
-file, me, link = Path(os.environ["PAIR"]), os.environ["NODE"], Path(os.environ["AWSHA_LINK"])
-pair = json.loads(file.read_text())
-if sys.argv[1:] == ["restart", "awsha-agent"]:
-    version = link.resolve().parents[1].joinpath("version").read_text()
-    pair["log"].append(f"{me}: agent {version}")
-    pair["nodes"][me]["agent"] = version
-elif sys.argv[1:] == ["reload", "keepalived"]:
-    pair["log"].append(f"{me}: keepalived")
-else:
-    assert sys.argv[1:] == ["daemon-reload"], sys.argv
-file.write_text(json.dumps(pair))
-sys.exit(sys.argv[1] in pair["failing systemctl"])
+SYSTEMCTL = """#!/bin/sh
+case "$*" in
+    "restart awsha-agent")
+        version=$(cat "$(dirname "$(dirname "$(readlink -f "$AWSHA_LINK")")")/version")
+        echo "$NODE: agent $version" >>"$PAIR/log"
+        echo "$version" >"$PAIR/agent.$NODE"
+        ;;
+    "reload keepalived") echo "$NODE: keepalived" >>"$PAIR/log" ;;
+    daemon-reload) ;;
+    *) exit 70 ;;
+esac
+[ ! -e "$PAIR/no-$1" ]
 """
 PYTHON = """#!/bin/sh
 if [ "$1 $2" = "-m venv" ]; then
@@ -105,17 +90,22 @@ else
     exec "$REAL_PYTHON" -I -S "$@"
 fi
 """
-PIP = """
-import json, os, sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-from place import put
-
-version = Path(sys.argv[-1]).name.split("-")[1]
-if version in json.loads(Path(os.environ["PAIR"]).read_text())["bad wheels"]:
-    sys.exit("pip: no matching distribution")
-put(Path(__file__).parents[1], version)
+PIP = """#!/bin/sh
+for wheel in "$@"; do :; done
+version=$(basename "$wheel" | cut -d- -f2)
+[ ! -e "$PAIR/bad-wheels" ] || { echo "pip: no matching distribution"; exit 1; }
+exec "$(dirname "$(readlink -f "$0")")/put" "$(dirname "$(dirname "$0")")" "$version"
+"""
+# put VENV VERSION: what pip leaves there
+PUT = """#!/bin/sh
+set -eu
+mkdir -p "$1/bin" "$1/share/awsha/systemd/keepalived.service.d"
+echo "$2" >"$1/version"
+sed "1a version=$2" "$(dirname "$0")/awsha" >"$1/bin/awsha"
+chmod 755 "$1/bin/awsha"
+for unit in awsha-agent.service keepalived.service.d/awsha.conf; do
+    echo "$2" >"$1/share/awsha/systemd/$unit"
+done
 """
 
 
@@ -124,45 +114,36 @@ class Pair:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.file = folder / "pair.json"
+        self.state = folder / "pair"
+        self.state.mkdir()
         self.spec = yaml.safe_load((SOURCE / "appspec.yml").read_text())
         self.revision = folder / "revision"
         shutil.copytree(SOURCE, self.revision)
         (self.revision / "awsha-2-py3-none-any.whl").touch()
         self.stand_ins = folder / "bin"
         self.stand_ins.mkdir()
-        for name, text in {"systemctl": SYSTEMCTL, "python3": PYTHON, "pip": PIP}.items():
-            program(self.stand_ins / name, text)
-        (self.stand_ins / "place.py").write_text(PLACE.replace("SHEBANG", repr(shebang())).replace("TEXT", repr(AWSHA)))
+        programs = {"awsha": AWSHA, "systemctl": SYSTEMCTL, "python3": PYTHON, "pip": PIP, "put": PUT}
+        for name, text in programs.items():
+            (self.stand_ins / name).write_text(text)
+            (self.stand_ins / name).chmod(0o755)
         for node in "ab":
             home = folder / node
             (home / "units").mkdir(parents=True)
             (home / "releases").mkdir()
-            argv = [
-                sys.executable,
-                "-c",
-                f"from place import put; from pathlib import Path; put(Path({str(home / 'old')!r}), '1')",
-            ]
-            subprocess.run(argv, cwd=self.stand_ins, check=True)
+            subprocess.run([str(self.stand_ins / "put"), str(home / "old"), "1"], check=True)
             (home / "awsha").symlink_to(home / "old/bin/awsha")
             (home / "keepalived.conf").write_text(f"conf of all for {node}\n")
-        self.write(
-            master="a",
-            nodes={node: {"agent": "1"} for node in "ab"},
-            findings={"a": [], "b": []},
-            log=[],
-            refuses=False,
-            conf={},
-            **{"took over": 0.0, "failing systemctl": [], "bad agents": [], "bad configs": [], "bad wheels": []},
-        )
+            self.write(f"agent.{node}", "1")
+        self.write("master", "a")
+        self.write("took-over", "0")
 
-    def write(self, **changes: Any) -> None:
-        now = self.read() if self.file.exists() else {}
-        self.file.write_text(json.dumps({**now, **changes}))
+    def write(self, name: str, text: str = "") -> None:
+        """A fact of the pair; those that are only there or not have no text."""
+        (self.state / name).write_text(f"{text}\n")
 
-    def read(self) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(self.file.read_text())
-        return found
+    def read(self, name: str) -> list[str]:
+        file = self.state / name
+        return file.read_text().splitlines() if file.exists() else []
 
     def deploy(self, *nodes: str) -> dict[str, str]:
         """As CodeDeploy does, one node at a time, until an event fails. Node -> the event that failed, or nothing."""
@@ -177,7 +158,7 @@ class Pair:
         home = self.folder / node
         environment = {
             "PATH": f"{self.stand_ins}:{os.environ['PATH']}",
-            "PAIR": str(self.file),
+            "PAIR": str(self.state),
             "NODE": node,
             "REAL_PYTHON": sys.executable,
             "DEPLOYMENT_ID": "d-2",
@@ -202,33 +183,7 @@ class Pair:
     def runs(self, node: str) -> tuple[str, str]:
         """Version of the agent, and of what `awsha` is."""
         installed = (self.folder / node / "awsha").resolve().parents[1] / "version"
-        return self.read()["nodes"][node]["agent"], installed.read_text()
-
-
-def shebang() -> str:
-    return f"#!{sys.executable} -SE\n"
-
-
-def program(file: Path, text: str) -> None:
-    file.write_text(text if text.startswith("#!") else shebang() + text)
-    file.chmod(0o755)
-
-
-PLACE = """
-from pathlib import Path
-
-
-def put(venv, version):
-    (venv / "bin").mkdir(parents=True, exist_ok=True)
-    (venv / "version").write_text(version)
-    awsha = venv / "bin/awsha"
-    awsha.write_text(SHEBANG + TEXT.replace("VERSION", repr(version)))
-    awsha.chmod(0o755)
-    for name in ("awsha-agent.service", "keepalived.service.d/awsha.conf"):
-        unit = venv / "share/awsha/systemd" / name
-        unit.parent.mkdir(parents=True, exist_ok=True)
-        unit.write_text(version)
-"""
+        return self.read(f"agent.{node}")[0], installed.read_text().strip()
 
 
 @pytest.fixture
@@ -296,15 +251,16 @@ def test_what_the_scripts_read_is_what_awsha_writes():
 
 @pytest.mark.parametrize("order", ["ab", "ba"])
 def test_a_pair_is_upgraded_with_one_switchover_whatever_the_order(pair: Pair, order: str):
-    pair.write(conf={"2": "2"} if order == "ba" else {})  # another keepalived.conf, or the same
+    if order == "ba":
+        pair.write("conf.2", "2")  # the new version generates another keepalived.conf
     for node in "ab":
         (pair.folder / node / "releases/d-0").mkdir()  # of a deployment before the last one
     assert pair.deploy(*order) == {"a": "", "b": ""}, pair.said
-    now = pair.read()
-    assert [line for line in now["log"] if "switchover" in line] == ["a: switchover"]
-    assert now["master"] == "b"
-    assert now["log"].index("a: switchover") < now["log"].index("a: agent 2"), "first it hands over"
-    again = [line for line in now["log"] if "keepalived" in line]
+    log = pair.read("log")
+    assert [line for line in log if "switchover" in line] == ["a: switchover"]
+    assert pair.read("master") == ["b"]
+    assert log.index("a: switchover") < log.index("a: agent 2"), "first it hands over"
+    again = [line for line in log if "keepalived" in line]
     assert again == (["b: keepalived", "a: keepalived"] if order == "ba" else [])
     for node in "ab":
         home = pair.folder / node
@@ -325,25 +281,25 @@ def untouched(pair: Pair, node: str) -> bool:
 
 def test_a_pair_that_is_not_well_is_left_as_it_is(pair: Pair):
     node = "a"
-    pair.write(findings={"a": ["vrrp-blocked"], "b": []})
+    pair.write("findings.a", "vrrp-blocked")
     assert pair.deploy(node) == {node: "BeforeInstall"}
     assert "vrrp-blocked" in pair.said
-    assert pair.read()["log"] == []
+    assert pair.read("log") == []
     assert untouched(pair, node)
 
 
 def test_a_master_that_nobody_takes_over_from_is_left_as_it_is(pair: Pair):
-    pair.write(refuses=True)
+    pair.write("refuses")
     assert pair.deploy("a", "b") == {"a": "BeforeInstall"}
     assert untouched(pair, "a")
-    assert pair.read()["master"] == "a"
+    assert pair.read("master") == ["a"]
 
 
-@pytest.mark.parametrize("defect", ["bad wheels", "bad configs"])
+@pytest.mark.parametrize("defect", ["bad-wheels", "bad-configs"])
 def test_a_version_that_cannot_be_used_is_never_started(pair: Pair, defect: str):
-    pair.write(**{defect: ["2"]})
+    pair.write(defect, "2")
     assert pair.deploy("b", "a") == {"b": "AfterInstall"}
-    assert pair.read()["log"] == []
+    assert pair.read("log") == []
     assert untouched(pair, "b")
 
 
@@ -355,18 +311,20 @@ def test_without_a_wheel_in_the_revision_nothing_is_installed(pair: Pair):
 
 
 def test_a_version_that_is_not_well_goes_and_the_other_node_is_not_touched(pair: Pair):
-    pair.write(**{"bad agents": ["2"], "conf": {"2": "2"}})
+    pair.write("bad-agents", "2")
+    pair.write("conf.2", "2")
     assert pair.deploy("b", "a") == {"b": "ValidateService"}
     assert pair.runs("b") == pair.runs("a") == ("1", "1")
-    assert pair.read()["log"] == ["b: agent 2", "b: keepalived", "b: agent 1", "b: keepalived"]
+    assert pair.read("log") == ["b: agent 2", "b: keepalived", "b: agent 1", "b: keepalived"]
     assert (pair.folder / "b/keepalived.conf").read_text() == "conf of all for b\n"
-    assert (pair.folder / "b/units/awsha-agent.service").read_text() == "1"
-    assert pair.read()["master"] == "a"
-    pair.write(**{"bad agents": []})  # mended, under the same number
+    assert (pair.folder / "b/units/awsha-agent.service").read_text() == "1\n"
+    assert pair.read("master") == ["a"]
+    (pair.state / "bad-agents").unlink()  # mended, under the same number
     assert pair.deploy("b", "a") == {"b": "", "a": ""}, pair.said
 
 
 def test_what_cannot_be_started_goes(pair: Pair):
-    pair.write(**{"failing systemctl": ["reload"], "conf": {"2": "2"}})
+    pair.write("no-reload")
+    pair.write("conf.2", "2")
     assert pair.deploy("b", "a") == {"b": "ApplicationStart"}
     assert pair.runs("b") == ("1", "1")

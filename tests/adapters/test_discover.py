@@ -208,13 +208,25 @@ def test_a_volume_may_have_tags_of_its_own(tmp_path: Path):
     assert load(tmp_path / "new").groups[0].volumes[0].id == SECOND
 
 
+@pytest.mark.usefixtures("lab")
+def test_the_address_that_moves_may_be_a_tag(tmp_path: Path):
+    words = (*PAIR, "--write", "--mount", "/srv/data")
+    error = run(tmp_path / "new", *words).exception
+    assert isinstance(error, AwshaError)
+    assert (error.exit_code, error.hint) == (78, "--vip ADDRESS")
+    tag("awsha:vip", f"{VIP} 10.0.0.101", VOLUME)
+    tag("awsha:vip", VIP, A)
+    assert json.loads(run(tmp_path / "none", *PAIR, "--json").stdout)["vips"] == [VIP, "10.0.0.101"]
+    assert run(tmp_path / "new", *words).exit_code == 0
+    assert load(tmp_path / "new").groups[0].vips == (VIP, "10.0.0.101")
+
+
 @pytest.mark.parametrize(
     "words",
     [
         ("--tag", "db"),
         ("--tag", "=db"),
         (*PAIR, *PAIR),
-        ("--write", *PAIR),
         (*PAIR, "--vip", VIP),
         (*PAIR, "--mount", "/srv/data"),
         (*PAIR, "--group", "data"),

@@ -13,25 +13,28 @@ import pytest
 
 from awsha.agent import notices
 from awsha.agent.notices import Notifier, tell_command, tell_topic
+from awsha.agent.preflight import notice_reads
 from awsha.aws.client import create_client
 from awsha.aws.permissions import document
 from awsha.config.load import parse
 from awsha.config.problems import ConfigError
+from awsha.core import judge_host
 from awsha.core.errors import AwshaError
+from awsha.core.findings import Code
 from awsha.core.notice import Notice, notice, trial
-from awsha.core.policy import Notify
+from awsha.core.policy import Group, Node, Notify, Policy
 from awsha.core.transition import End
 from awsha.lab.iam import Roles
 from awsha.lab.records import ACCOUNT
 from tests.adapters import aws_lab
 from tests.adapters.aws_lab import A
-from tests.adapters.conftest import Sandbox, require_root
-from tests.adapters.one_node import CONFIG, one_node, until
+from tests.adapters.conftest import require_root
+from tests.adapters.one_node import until
 from tests.core.test_iam_policy import SCOPE
 from tests.core.test_notice import TAKEN
 
 ROOT = Path(__file__).parents[2]
-TOPIC = f"arn:aws:sns:eu-west-1:{ACCOUNT}:alarms"
+TOPIC = f"arn:aws:sns:eu-west-1:{ACCOUNT}:notices"
 PATIENCE_S = 30.0
 TEST = trial("data", "a", 1e9)
 
@@ -168,7 +171,7 @@ def sent() -> list[tuple[str, str]]:
 
 def test_a_topic_is_published_to_with_what_the_policy_grants_and_no_more(endpoint: Any):
     admin = create_client("eu-west-1", 5.0, 60.0, 1, service="sns")  # the first answer of moto takes seconds
-    assert admin.create_topic(Name="alarms")["TopicArn"] == TOPIC
+    assert admin.create_topic(Name="notices")["TopicArn"] == TOPIC
     admin.create_topic(Name="others")
     granted = {"policy": document(replace(SCOPE, topics=(TOPIC,)))}
     roles = Roles("eu-west-1", lambda: granted["policy"])
@@ -179,7 +182,7 @@ def test_a_topic_is_published_to_with_what_the_policy_grants_and_no_more(endpoin
     first, _, rest = text.partition("\n\n")
     assert (first, json.loads(rest)) == (taken().text, taken().as_dict())
     with pytest.raises(AwshaError, match="sns:Publish: AuthorizationError") as refused:
-        tell_topic(TOPIC.replace("alarms", "others"), taken())
+        tell_topic(TOPIC.replace("notices", "others"), taken())
     assert "awsha iam-policy" in refused.value.hint
     granted["policy"] = document(SCOPE)
     with pytest.raises(AwshaError, match="AuthorizationError"):
@@ -234,26 +237,21 @@ def test_the_configuration_of_it(lines: str, problem: str):
 # --- awsha check ------------------------------------------------------------------------------------------------------
 
 
-def test_check_finds_a_program_that_would_not_be_run_and_sends_only_when_asked(
-    sandbox: Sandbox, program: Path, tmp_path: Path
-):
-    def play() -> None:
-        written = f'{CONFIG}\n[notify]\ncommand = ["{program}"]\nsns_topic = "{TOPIC}"\n'
-        with one_node(tmp_path, written) as node:
-            program.chmod(0o775)
-            (tmp_path / "log").unlink(missing_ok=True)
-            assert node.awsha("check", "--json") == 1
-            told = json.loads(node.log)
-            [found] = [item for item in told["findings"] if item["code"] == "notify"]
-            assert (found["subject"], found["hint"]) == ("notice by command", f"chmod go-w {program}")
-            assert TOPIC in told["not_asked"][0]
-            assert not (tmp_path / "stdin").exists()
-            program.chmod(0o755)
-            (tmp_path / "log").unlink()
-            assert node.awsha("check", "--notify", "--json") == 1
-            told = json.loads(node.log)
-            [found] = [item for item in told["findings"] if item["code"] == "notify"]
-            assert (found["subject"], told["not_asked"]) == ("notice by sns", [])
-            assert json.loads((tmp_path / "stdin").read_text())["event"] == "test"
-
-    sandbox(play)
+def test_check_looks_at_the_program_and_sends_only_when_asked(program: Path, tmp_path: Path):
+    nodes, group = (Node("a", "10.0.0.10"),), Group("data", 51, ("10.0.0.100",))
+    policy = Policy(nodes, (group,), notify=Notify((str(program),), TOPIC))
+    looks = notice_reads(policy, "a", send=False)
+    assert list(looks) == ["notice by command"], "SNS can't be asked without sending"
+    assert looks["notice by command"]() is None
+    program.chmod(0o775)
+    [found] = judge_host.notices({way: look() for way, look in looks.items()})
+    assert (found.code, found.subject, found.hint) == (Code.NOTIFY, "notice by command", f"chmod go-w {program}")
+    program.chmod(0o644)
+    assert "not executable" in looks["notice by command"]()[0]
+    assert not (tmp_path / "stdin").exists()
+    program.chmod(0o755)
+    sends = notice_reads(policy, "a", send=True)
+    assert list(sends) == ["notice by command", "notice by sns"]
+    assert sends["notice by command"]() is None
+    assert json.loads((tmp_path / "stdin").read_text())["event"] == "test"
+    assert notice_reads(replace(policy, notify=Notify()), "a", send=True) == {}

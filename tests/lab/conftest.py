@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from awsha.lab.control import ask
 from awsha.lab.enter import entering
 from awsha.lab.settings import Lab
 from awsha.lab.start import stop, tails
+from tests.lab.warm import Warm
 
 AWSHA = str(Path(sys.executable).parent / "awsha")
 UP_DEADLINE_S = 60.0
@@ -52,6 +52,8 @@ class LabUnderTest:
     def __init__(self, prefix: str) -> None:
         self.lab = Lab(prefix)
         self.environment = {**os.environ, "AWSHA_LAB": prefix}
+        self.warm = False  # awsha's commands in the nodes out of a process that has imported everything
+        self._processes: dict[str, Warm] = {}
 
     def awsha(self, *words: str, check: bool = True, timeout_s: float = 60.0) -> subprocess.CompletedProcess[str]:
         """Run `awsha WORDS`; with `check`, exit code 0 is expected."""
@@ -77,30 +79,35 @@ class LabUnderTest:
     def exec(
         self, node: str, *argv: str, check: bool = True, timeout_s: float = 30.0
     ) -> subprocess.CompletedProcess[str]:
-        """What `lab exec NODE -- ARGV` does, without the start of another Python."""
+        """What `lab exec NODE -- ARGV` does, without starting an awsha for it: that would be half of the time."""
         try:
-            child = self.entered(node, *argv)
-        except AwshaError as error:  # as the command would say it: the node is off
-            if check:
-                raise
-            return subprocess.CompletedProcess(argv, error.exit_code, "", error.message)
-        with child:
-            try:
-                out, err = child.communicate(timeout=timeout_s)
-            finally:
-                child.kill()
-        if check and child.returncode != 0:
-            raise AssertionError(f"{node}: {' '.join(argv)} -> {child.returncode}\n{out}\n{err}")
-        return subprocess.CompletedProcess(argv, child.returncode, out, err)
+            where = ask(self.lab, {"do": "enter", "node": node})
+        except AwshaError as error:
+            done = subprocess.CompletedProcess(argv, 1, "", f"awsha: {error.message}\n")
+        else:
+            if self.warm and argv[0] == "awsha":
+                done = self._warm(node, where).run(list(argv[1:]), timeout_s)
+            else:
+                done = self._cold(where, argv, timeout_s)
+        if check and done.returncode != 0:
+            raise AssertionError(f"{node}: {' '.join(argv)} -> {done.returncode}\n{done.stdout}\n{done.stderr}")
+        return done
 
-    def entered(self, node: str, *argv: str) -> subprocess.Popen[str]:
-        """A process in a node, with pipes to it."""
-        where = ask(self.lab, {"do": "enter", "node": node})
+    def _warm(self, node: str, where: dict[str, Any]) -> Warm:
+        """The process that knows awsha already, in the node as it is now."""
+        known = self._processes.get(node)
+        if known is None or not known.fits(where):
+            if known is not None:
+                known.end()
+            known = self._processes[node] = Warm(where)
+        return known
+
+    @staticmethod
+    def _cold(where: dict[str, Any], argv: tuple[str, ...], timeout_s: float) -> subprocess.CompletedProcess[str]:
         words, environment = entering(where, list(argv))
-        join = partial(linux.join_cgroup, Path(where["cgroup"]))
-        return subprocess.Popen(
-            words, env=environment, text=True, preexec_fn=join,  # noqa: PLW1509 - one write, no lock that could be held
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        return subprocess.run(
+            words, env=environment, capture_output=True, text=True, timeout=timeout_s, check=False,
+            preexec_fn=lambda: linux.join_cgroup(Path(where["cgroup"])),  # it freezes and dies with the node
         )  # fmt: skip
 
     def fail(self, node: str, kind: str) -> None:
@@ -172,6 +179,9 @@ class LabUnderTest:
 
     def down(self) -> None:
         """Take it away; whatever is left is a failure."""
+        for process in self._processes.values():
+            process.end()
+        self._processes.clear()
         stop(self.lab)
         assert sweep.leftovers(self.lab) == []
 

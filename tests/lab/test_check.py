@@ -22,7 +22,6 @@ from awsha.aws.permissions import USES, Use, actions
 from awsha.lab.control import ask
 from awsha.lab.records import SECURITY_GROUP
 from tests.lab.conftest import LabUnderTest
-from tests.lab.warm import Warm
 
 pytestmark = [pytest.mark.root, pytest.mark.lab, pytest.mark.xdist_group("check")]  # one lab for nearly all of it
 # What follows by itself when a node is shown another file than the one that runs everywhere.
@@ -46,7 +45,6 @@ class Checked:
             aws_secret_access_key="lab",
             config=Config(retries={"total_max_attempts": 1}),
         )
-        self._warm: dict[str, Warm] = {}
         self.volume = next(iter(lab.status()["ec2"]["volumes"]))
 
     def instance(self, node: str) -> str:
@@ -58,21 +56,15 @@ class Checked:
 
     def findings(self, config: str = "/etc/awsha/awsha.toml", node: str = "") -> list[dict[str, str]]:
         """The findings at a node; its exit code must tell whether there are any."""
-        code, out, err = self.warm(node or self.node).run("--config", config, "check", "--json")
-        report = json.loads(out)
-        assert code == (1 if report["findings"] else 0), err
+        done = self.lab.exec(node or self.node, "awsha", "--config", config, "check", "--json", check=False)
+        report = json.loads(done.stdout)
+        assert done.returncode == (1 if report["findings"] else 0), done.stderr
         assert report["ok"] == (not report["findings"])
         assert all(
             finding[key] for finding in report["findings"] for key in ("code", "what", "why", "hint", "severity")
         )
         found: list[dict[str, str]] = report["findings"]
         return found
-
-    def warm(self, node: str) -> Warm:
-        """The `awsha` of a node, already loaded."""
-        if node not in self._warm:
-            self._warm[node] = Warm(self.lab.entered(node, *Warm.argv()))
-        return self._warm[node]
 
     def codes(self, config: str = "/etc/awsha/awsha.toml", node: str = "") -> set[str]:
         return {finding["code"] for finding in self.findings(config, node)}
@@ -124,6 +116,7 @@ class Checked:
 
 @pytest.fixture(scope="module")
 def checked(shared_lab: LabUnderTest) -> Checked:
+    shared_lab.warm = True
     shared_lab.up("--nodes", "3")
     found = Checked(shared_lab)
     shared_lab.wait_until(lambda: found.codes() == set(), 60, "a healthy lab has no finding")
@@ -499,6 +492,7 @@ def test_a_node_may_do_nothing_else(checked: Checked):
 
 
 def test_failovers_use_just_what_is_granted(lab: LabUnderTest):
+    lab.warm = True
     lab.up("--timeout", "release_grace_s=1")
     first = str(lab.holder())
     second = "b" if first == "a" else "a"

@@ -7,11 +7,13 @@ import os
 import re
 import subprocess
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from awsha import __version__
 from awsha.host.keepalived import start_time
 from awsha.lab import sweep
 from awsha.lab.control import ask
@@ -19,10 +21,12 @@ from awsha.lab.settings import Lab, Shape
 from awsha.lab.start import start, stop
 from tests.lab.conftest import LabUnderTest
 from tests.lab.conftest import why_not_here as why_no_lab
-from tests.nspawn import rootfs
+from tests.nspawn import package, rootfs
+from tests.nspawn.alone import Alone, enter
 
 UP_DEADLINE_S = 60.0
 LOG_LINES = "120"
+OLD, NEW = __version__, f"{__version__}+1"
 
 
 def why_not_here() -> str:
@@ -33,26 +37,20 @@ def why_not_here() -> str:
 class Containers(LabUnderTest):
     """A lab whose nodes boot by systemd."""
 
+    seen = 0  # how many events there were before this test
     unsettled = False  # a test that does not find it settled is the last one: each would wait as long
 
-    def boot(self) -> Containers:
+    def boot(self, layer: Path) -> Containers:
         """Start the daemon and both containers; returns when they are on, not yet when anybody is master."""
         place = rootfs.rootfs()
         start(self.lab, Shape(latency="none", agent=False, keepalived=False), UP_DEADLINE_S, converged=False,
-              daemon=["tests.nspawn.daemon", str(place)])  # fmt: skip
+              daemon=["tests.nspawn.daemon", str(place), str(layer)])  # fmt: skip
         return self
 
     def run(self, node: str, *argv: str, check: bool = True, timeout_s: float = 60.0) -> str:
         """What a program prints in a container; it runs in its namespaces, as a login would."""
         where = ask(self.lab, {"do": "enter", "node": node})
-        environment = {**where["environment"], "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
-        enter = ["nsenter", "--target", str(where["pid"]), "--all", "--wdns=/"]
-        done = subprocess.run(
-            [*enter, *argv], env=environment, capture_output=True, text=True, timeout=timeout_s, check=False
-        )
-        if check and done.returncode != 0:
-            raise AssertionError(f"{node}: {' '.join(argv)} -> {done.returncode}\n{done.stdout}\n{done.stderr}")
-        return done.stdout
+        return enter(where["pid"], where["environment"], node, argv, check=check, timeout_s=timeout_s).stdout
 
     def inside(self, node: str, path: str) -> Path:
         """A file of a container, as this machine can open it."""
@@ -99,7 +97,8 @@ class Containers(LabUnderTest):
     def nobody_was_fenced(self) -> None:
         """Both instances run, and neither was stopped in between."""
         assert self.status()["ec2"]["instances"] == {"a": "running", "b": "running"}
-        assert not [text for text in self.events() if "end of instance" in text or "is taken from" in text]
+        texts = self.events()[self.seen :]
+        assert not [text for text in texts if "end of instance" in text or "is taken from" in text]
 
     def logs(self, lines: int = 40) -> str:
         """The daemon's log, and each container's journal, over its reboots."""
@@ -112,10 +111,15 @@ class Containers(LabUnderTest):
         return text
 
 
+def prefix(letter: str) -> str:
+    """Named after this process, so that a later run can tell whether it is dead."""
+    return f"{letter}{os.getpid()}_{start_time(os.getpid())}"
+
+
 def sweep_dead_runs() -> None:
     """Take away what a test run that was killed left behind."""
-    for folder in Path("/run").glob("u[0-9]*"):
-        named = re.fullmatch(r"u(\d+)_(\d+)", folder.name)
+    for folder in Path("/run").glob("[uv][0-9]*"):
+        named = re.fullmatch(r"[uv](\d+)_(\d+)", folder.name)
         if named and start_time(int(named[1])) != int(named[2]):
             sweep.sweep(Lab(folder.name))
 
@@ -131,25 +135,51 @@ def pytest_runtest_makereport(item: pytest.Item) -> Any:
     return report
 
 
+@dataclass(frozen=True)
+class Packages:
+    """The package of this tree twice, the second one newer; and what an installation of the first adds to a system."""
+
+    old: Path
+    new: Path
+    layer: Path
+
+
 @pytest.fixture(scope="session")
-def booted() -> Iterator[Containers]:
-    """The pair, booted by systemd alone; taken down whatever happens."""
+def packages(tmp_path_factory: pytest.TempPathFactory) -> Packages:
+    """Built once. Skips where there can be no containers."""
     if reason := why_not_here():
         if os.environ.get("CI") == "true":
             pytest.fail(f"{reason}, and this is CI")
         pytest.skip(reason)
     sweep_dead_runs()
-    # named after this process, so that a later run can tell whether it is dead
-    containers = Containers(f"u{os.getpid()}_{start_time(os.getpid())}")
+    folder = tmp_path_factory.mktemp("packages")
+    old = package.build(folder, OLD)
+    return Packages(old, package.build(folder, NEW), package.layer(rootfs.rootfs(), old, folder / "layer"))
+
+
+@pytest.fixture(scope="session")
+def booted(packages: Packages) -> Iterator[Containers]:
+    """The pair with the package, booted by systemd alone; taken down whatever happens."""
+    containers = Containers(prefix("u"))
     try:
-        yield containers.boot()
+        yield containers.boot(packages.layer)
     finally:
         stop(containers.lab)
         assert sweep.leftovers(containers.lab) == []
 
 
 @pytest.fixture
-def pair(booted: Containers) -> Containers:
+def machine(packages: Packages) -> Iterator[Alone]:  # noqa: ARG001 - says whether there can be containers
+    """A container with nothing but its distribution."""
+    alone = Alone(Lab(prefix("v")), rootfs.rootfs())
+    try:
+        yield alone.up()
+    finally:
+        alone.down()
+
+
+@pytest.fixture
+def pair(booted: Containers) -> Iterator[Containers]:
     """The pair, settled: each test leaves it so that it can become so again."""
     if booted.unsettled:
         pytest.fail("the pair did not settle before an earlier test, whose report shows its journals")
@@ -157,4 +187,5 @@ def pair(booted: Containers) -> Containers:
     for node in booted.settled():
         booted.run(node, "systemctl", "reset-failed")  # the tests' restarts count as starts in a row
     booted.unsettled = False
-    return booted
+    yield booted
+    booted.seen = len(booted.events())

@@ -11,8 +11,9 @@ import select
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from awsha.core.errors import AwshaError
 from awsha.lab.node import KEPT, Node
@@ -29,10 +30,12 @@ JOURNAL = "/var/log/journal"  # kept over a reboot, so that the log of a shutdow
 class Container(Node):
     """A node that boots by itself, and may reboot by itself. Its services are systemd's affair, not the lab's."""
 
-    def __init__(self, lab: Lab, spec: NodeSpec, environment: dict[str, str], rootfs: Path) -> None:
-        """Nothing runs yet."""
+    def __init__(
+        self, lab: Lab, spec: NodeSpec, environment: dict[str, str], rootfs: Path, layers: Sequence[Path] = ()
+    ) -> None:
+        """Nothing runs yet. `layers`: what lies over the root file system, the topmost first."""
         super().__init__(lab, spec, environment)
-        self._rootfs = rootfs
+        self._rootfs, self._layers = rootfs, layers
         (self.folder / "journal").mkdir(exist_ok=True)
         self.on_reboot: Callable[[Container], None] = lambda _node: None
 
@@ -43,9 +46,9 @@ class Container(Node):
             name = self.spec.name
             spec = {
                 "prefix": self._lab.prefix, "name": name, "rootfs": str(self._rootfs), "cgroup": str(self._cgroup),
-                "netns": self._lab.netns(name), "address": self.spec.address,
+                "layers": [str(layer) for layer in self._layers],
                 "machine_id": hashlib.sha256(f"{self._lab.prefix}/{name}".encode()).hexdigest()[:32],
-                "binds": {target: str(self.folder / kept) for target, kept in {**KEPT, JOURNAL: "journal"}.items()},
+                **self.surroundings(),
             }  # fmt: skip
             with (self.folder / "nspawn.log").open("ab") as output:
                 outer = self._outer = subprocess.Popen(
@@ -57,11 +60,23 @@ class Container(Node):
                 raise AwshaError(f"container {name} did not boot", hint=f"see {self.folder}/nspawn.log")
             threading.Thread(target=self._follow, args=(outer,), name=f"container {name}", daemon=True).start()
 
+    def surroundings(self) -> dict[str, Any]:
+        """What of the lab is bound into it: its network, its address, what it keeps over a reboot."""
+        kept = {target: str(self.folder / name) for target, name in {**KEPT, JOURNAL: "journal"}.items()}
+        return {"netns": self._lab.netns(self.spec.name), "address": self.spec.address, "binds": kept}
+
+    def has_booted(self, leader: int) -> bool:
+        """Whether it has booted far enough to be given disks: the folder for them is there."""
+        try:
+            return " /sys/block " in Path(f"/proc/{leader}/mountinfo").read_text()
+        except OSError:
+            return False
+
     def _find_leader(self, outer: subprocess.Popen[bytes]) -> bool:
         """Wait for process 1 and its disks; False when there is none in time."""
         wait_until(lambda: self._leader() or outer.poll() is not None, BOOT_DEADLINE_S, 0.01)
         leader = self._leader()
-        if not leader or not wait_until(lambda: _has_disks(leader) or not _alive(leader), BOOT_DEADLINE_S, 0.01):
+        if not leader or not wait_until(lambda: self.has_booted(leader) or not _alive(leader), BOOT_DEADLINE_S, 0.01):
             return False
         self.pid = leader
         return _alive(leader)
@@ -109,13 +124,5 @@ class Container(Node):
 def _alive(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
-
-
-def _has_disks(leader: int) -> bool:
-    """Whether its folder of disks is there: then it has booted far enough to be given some."""
-    try:
-        return " /sys/block " in Path(f"/proc/{leader}/mountinfo").read_text()
     except OSError:
         return False

@@ -1,4 +1,4 @@
-"""The lab's daemon with systemd containers for nodes: `python -m tests.nspawn.daemon PREFIX SHAPE ROOTFS`."""
+"""The lab's daemon with systemd containers for nodes: `python -m tests.nspawn.daemon PREFIX SHAPE ROOTFS LAYER`."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ AWSHA = "/usr/bin/awsha"
 class ContainerPair(Pair):
     """A lab whose nodes start their own services, as systemd is told to by awsha's units."""
 
-    def __init__(self, lab: Lab, shape: Shape, rootfs: Path) -> None:
+    def __init__(self, lab: Lab, shape: Shape, rootfs: Path, layer: Path) -> None:
         """Nothing happens to the machine before `up`."""
         super().__init__(lab, shape)
-        self._rootfs = rootfs
+        self._rootfs, self._layer = rootfs, layer
 
     def make_node(self, spec: NodeSpec) -> Node:
         """A container instead of the lab's own node."""
-        container = Container(self.lab, spec, nodeconf.node_environment(), self._rootfs)
+        container = Container(self.lab, spec, nodeconf.node_environment(), self._rootfs, [self._layer])
         container.on_reboot = self._rebooted
         return container
 
@@ -50,4 +50,4 @@ class ContainerPair(Pair):
 
 
 if __name__ == "__main__":
-    sys.exit(serve(sys.argv[1:3], partial(ContainerPair, rootfs=Path(sys.argv[3]))))
+    sys.exit(serve(sys.argv[1:3], partial(ContainerPair, rootfs=Path(sys.argv[3]), layer=Path(sys.argv[4]))))

@@ -28,42 +28,48 @@ def main(argv: list[str]) -> NoReturn:
     machine = f"{platform.machine()}-linux-gnu"
     path = ":".join(str(libraries / name) for name in (machine, f"{machine}/systemd", "systemd"))
     loader = next(p for p in (*libraries.glob("*/ld-linux-*.so.*"), *(libraries.parent / "lib64").glob("ld-linux-*")))
-    site = f"{inside.SITE}/awsha"
+    network = "--network-namespace-path=/run/node-netns" if spec["netns"] else "--private-network"
     arguments = [
         str(loader), "--library-path", path, f"{spec['rootfs']}/usr/bin/systemd-nspawn",
         f"--directory={root}", "--boot", f"--machine={spec['name']}", f"--uuid={spec['machine_id']}",
         "--register=no", "--keep-unit", "--link-journal=no", "--resolv-conf=off", "--timezone=off", "--console=pipe",
-        "--network-namespace-path=/run/node-netns", "--capability=all", "--kill-signal=SIGRTMIN+3",
-        f"--bind-ro={inside.PROJECT / 'awsha'}:{site}", f"--bind-ro={inside.packages()}:/opt/awsha/dependencies",
-        *(f"--bind-ro={folder}" for folder in inside.interpreter()),
+        network, "--capability=all", "--kill-signal=SIGRTMIN+3",
         *(f"--bind={source}:{target}" for target, source in spec["binds"].items()),
     ]  # fmt: skip
     os.execv(arguments[0], arguments)  # noqa: S606 - that there is no shell is the point
 
 
 def make_mounts(spec: dict[str, Any]) -> Path:
-    """A clean /run and cgroup tree for nspawn, and the container's root: an overlay over the shared one."""
+    """A clean /run and cgroup tree for nspawn, and the container's root: an overlay over the shared ones.
+
+    Without a network namespace (`netns`) it is no node of a lab, and has nothing of one.
+    """
     kept = {path: os.open(path, os.O_PATH | os.O_CLOEXEC) for path in spec["binds"].values()}
-    netns = os.open(linux.netns_path(spec["netns"]), os.O_PATH | os.O_CLOEXEC)
+    netns = os.open(linux.netns_path(spec["netns"]), os.O_PATH | os.O_CLOEXEC) if spec["netns"] else None
     # nspawn leaves folders there; and what was unmounted in another namespace must not be kept alive by a copy here
     linux.mount("tmpfs", "/run", "tmpfs", data="mode=755")
     for path, fd in kept.items():
         Path(path).mkdir(parents=True)
         linux.mount(f"/proc/self/fd/{fd}", path, flags=linux.MS_BIND)
         os.close(fd)
-    Path("/run/node-netns").touch()
-    linux.mount(f"/proc/self/fd/{netns}", "/run/node-netns", flags=linux.MS_BIND)
-    os.close(netns)
+    if netns is not None:
+        Path("/run/node-netns").touch()
+        linux.mount(f"/proc/self/fd/{netns}", "/run/node-netns", flags=linux.MS_BIND)
+        os.close(netns)
     linux.mount("cgroup2", "/sys/fs/cgroup", "cgroup2")
     upper, work, root = (Path("/run/container") / name for name in ("upper", "work", "root"))
     for folder in (upper, work, root):
         folder.mkdir(parents=True)
-    (group,) = settings.group_specs(settings.Lab(spec["prefix"]), settings.Shape())
-    inside.fill(
-        upper, name=spec["name"], machine_id=spec["machine_id"], address=spec["address"], group=group,
-        mount_points=list(spec["binds"]),
-    )  # fmt: skip
-    linux.mount("overlay", str(root), "overlay", data=f"lowerdir={spec['rootfs']},upperdir={upper},workdir={work}")
+    if netns is None:
+        inside.fill_bare(upper, name=spec["name"], machine_id=spec["machine_id"])
+    else:
+        (group,) = settings.group_specs(settings.Lab(spec["prefix"]), settings.Shape())
+        inside.fill(
+            upper, name=spec["name"], machine_id=spec["machine_id"], address=spec["address"], group=group,
+            mount_points=list(spec["binds"]),
+        )  # fmt: skip
+    lower = ":".join([*spec["layers"], spec["rootfs"]])
+    linux.mount("overlay", str(root), "overlay", data=f"lowerdir={lower},upperdir={upper},workdir={work}")
     return root
 
 

@@ -21,6 +21,9 @@ PACKAGES = (
     "systemd", "systemd-sysv", "systemd-container", "keepalived", "python3", "iproute2", "mount", "e2fsprogs",
     "xfsprogs", "procps",
 )  # fmt: skip
+# An instance that nobody has touched: what a playbook installs is not there, but apt has it, without a network.
+FRESH = (*(name for name in PACKAGES if name != "keepalived"), "python3-apt")
+DOWNLOADED = ("keepalived", "python3-venv", "python3-packaging")
 DEADLINE_S = 600.0
 UNUSED = ("man", "locale", "doc")
 
@@ -48,32 +51,34 @@ def why_not_here() -> str:
     return ""
 
 
-def _place() -> Path:
-    return FOLDER / f"{codename()}-{len(PACKAGES)}"
+def _place(fresh: bool = False) -> Path:
+    return FOLDER / (f"{codename()}-fresh-{len(FRESH)}" if fresh else f"{codename()}-{len(PACKAGES)}")
 
 
-def _made() -> bool:
-    return (_place() / "usr/bin/systemd-nspawn").exists()
+def _made(fresh: bool = False) -> bool:
+    return (_place(fresh) / "usr/bin/systemd-nspawn").exists()
 
 
-def rootfs() -> Path:
+def rootfs(*, fresh: bool = False) -> Path:
     """The root file system, made now if it is not there yet (half a minute; with several callers, once).
 
-    Raises CalledProcessError with what mmdebstrap said, TimeoutExpired.
+    `fresh`: without keepalived, which apt can install there. Raises CalledProcessError with what mmdebstrap said,
+    TimeoutExpired.
     """
     FOLDER.mkdir(parents=True, exist_ok=True)
     with (FOLDER / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not _made():
-            _make()
-    return _place()
+        if not _made(fresh):
+            _make(fresh)
+    return _place(fresh)
 
 
-def _make() -> None:
+def _make(fresh: bool) -> None:
     half = FOLDER / "half-made"
     shutil.rmtree(half, ignore_errors=True)
     argv = [
-        "nice", "-n", "10", "mmdebstrap", "--quiet", "--variant=minbase", f"--include={','.join(PACKAGES)}",
+        "nice", "-n", "10", "mmdebstrap", "--quiet", "--variant=minbase",
+        f"--include={','.join(FRESH if fresh else PACKAGES)}", *(_downloading() if fresh else ()),
         *(f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in UNUSED),
         codename(), str(half), *map(str, sources()),
     ]  # fmt: skip
@@ -90,4 +95,10 @@ def _make() -> None:
         if code != 0:
             log.seek(0)
             raise subprocess.CalledProcessError(code, argv, stderr=log.read()[-4000:])
-    half.rename(_place())
+    half.rename(_place(fresh))
+
+
+def _downloading() -> list[str]:
+    """For mmdebstrap: keep apt's lists, and in its cache the packages that are installed later."""
+    install = f"apt-get install --yes --quiet --no-install-recommends --download-only {' '.join(DOWNLOADED)}"
+    return ["--skip=cleanup/apt", f'--customize-hook=chroot "$1" {install}']

@@ -70,6 +70,19 @@ def test_an_agent_that_is_started_again_moves_nothing(pair: Containers, how: str
     assert pair.status()["violations"] == []
 
 
+def test_a_master_that_is_frozen_as_a_whole_is_fenced_and_comes_back_as_a_backup(pair: Containers):
+    master, other = pair.settled()
+    pair.client_start()
+    count = len(pair.events())
+    pair.fail(master, "freeze")
+    pair.wait_for_holder(other, DEADLINE_S)
+    fenced = (f"end of instance {master}", f"{other} has mounted")
+    pair.wait_until(lambda: follows(since(pair, count), *fenced), DEADLINE_S, "it is fenced, then taken over from")
+    pair.heal(master)
+    assert pair.settled() == (other, master)
+    pair.nothing_lost()
+
+
 def test_stopping_keepalived_on_the_master_is_a_clean_handover(pair: Containers):
     master, other = pair.settled()
     pair.client_start()

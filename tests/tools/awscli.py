@@ -13,7 +13,7 @@ from botocore import xform_name
 from botocore.model import OperationModel, ServiceModel, Shape
 
 ROOT = Path(__file__).parents[2]
-COMMAND = re.compile(r"\baws (?:ec2|iam|ssm|kms|s3|cloudformation) [a-z][^`;|&)]*")
+COMMAND = re.compile(r"\baws (?:ec2|iam|ssm|kms|s3|cloudformation|deploy|sns|cloudwatch) [a-z][^`;|&)]*")
 GLOBAL = {"--query", "--output", "--region"}
 # What the AWS CLI fills in by itself: one instance. It flattens booleans too, but leaves them their names.
 # What the AWS CLI has beside the API's own operations: its options, and how many words stand without one.
@@ -23,9 +23,15 @@ CUSTOM = {
         {"--template-file", "--stack-name", "--capabilities", "--parameter-overrides", "--s3-bucket", "--tags"}, 0,
         {"--template-file", "--stack-name"},
     ),
+    ("deploy", "push"): ({"--application-name", "--source", "--s3-location"}, 0, {"--source", "--s3-location"}),
     ("s3", "cp"): ({"--recursive", "--expected-size", "--sse"}, 2, set()),
     ("s3", "presign"): ({"--expires-in"}, 1, set()),
 }  # fmt: skip
+# Flags that the CLI names otherwise than the API: .../reference/sns/subscribe.html, .../deploy/create-deployment.html
+NAMED = {
+    ("sns", "subscribe"): {"--notification-endpoint": "Endpoint"},
+    ("deploy", "create-deployment"): {"--s3-location": "revision"},
+}
 FILLED_IN = {("ec2", "run-instances"): {"MinCount", "MaxCount"}}
 
 
@@ -83,7 +89,7 @@ def _custom(service: str, operation: str, words: list[str], whole: bool) -> Iter
 
 def _parameters(model: OperationModel, service: str, operation: str, words: list[str], whole: bool) -> Iterator[str]:
     shapes = dict(model.input_shape.members) if model.input_shape else {}
-    members = {f"--{xform_name(name, '-')}": name for name in shapes}
+    members = {f"--{xform_name(name, '-')}": name for name in shapes} | NAMED.get((service, operation), {})
     given: set[str] = set()
     current: Shape | None = None
     for word in words:
@@ -122,4 +128,4 @@ def _session() -> botocore.session.Session:
 
 @lru_cache
 def _model(service: str) -> ServiceModel:
-    return _session().get_service_model(service)
+    return _session().get_service_model({"deploy": "codedeploy"}.get(service, service))  # the CLI's name, the API's

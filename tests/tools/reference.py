@@ -35,68 +35,93 @@ HEAD = """\
 Written by `python -m tests.tools.reference` out of the code: change the code, not this page.
 [configuration.md](configuration.md) explains how awsha.toml is read, [runbook.md](runbook.md) what to do when.
 """
-EXIT_CODES = f"""\
-Where a command's own text names no exit codes, it ends with 0, or with one of these:
-
-| code | means |
-| --- | --- |
-| 1 | it failed, or was refused: the message says why, and what to type next |
-| 2 | a flag or a word is wrong |
-| {EX_IOERR} | its output could not be written (a full disk): what is there is incomplete |
-| {EX_TEMPFAIL} | not finished in its time; safe to run again |
-| {EX_CONFIG} | awsha.toml has a mistake (all of them are shown); nothing was touched |
-| 130 | interrupted by Ctrl-C |
-| 141 | nobody reads its output any more |
-
+EXITS = {
+    "1": "it failed, or was refused: the message says why, and what to type next",
+    "2": "a flag or a word is wrong",
+    f"{EX_IOERR}": "its output could not be written (a full disk): what is there is incomplete",
+    f"{EX_TEMPFAIL}": "not finished in its time; safe to run again",
+    f"{EX_CONFIG}": "awsha.toml has a mistake (all of them are shown); nothing was touched",
+    "130": "interrupted by Ctrl-C",
+    "141": "nobody reads its output any more",
+}
+EXITS_HEAD = "Where a command's own text names no exit codes, it ends with 0, or with one of these:"
+EXITS_OF_STATUS = f"""\
 `awsha status` has the codes of monitoring plugins instead: 3 too when there is no such group, or when this host is none
 of the nodes. It still ends with 2 for a wrong flag, with {EX_IOERR} when its output could not be
 written, and with {EX_CONFIG} for a mistake in awsha.toml.
+"""
+NOTIFY = f"""\
+keepalived's entry: records a role ({", ".join(notify.ROLES)}) for a group and wakes the agent, or starts
+`awsha converge GROUP` when no agent answers. Further words are accepted: keepalived appends some.
+
+Exit code: 0 recorded, 1 not recorded.
+"""
+KEYS_HEAD = """\
+A default of `-`: the key is required. In brackets: there is no default, but this is what awsha does without the key.
 """
 
 
 def page() -> str:
     """The whole page."""
-    parts = [HEAD, "## Commands\n", EXIT_CODES, *commands(), "## awsha.toml\n", *keys()]
+    parts = [HEAD, "## Commands\n", *_exits(), *commands(), "## awsha.toml\n", *keys()]
     return "\n".join(parts).rstrip() + "\n"
 
 
 # --- commands --------------------------------------------------------------------------------------------------
 
 
+def _exits() -> Iterator[str]:
+    yield EXITS_HEAD + "\n"
+    yield "| code | means |\n| --- | --- |"
+    yield "\n".join(f"| {code} | {text} |" for code, text in EXITS.items()) + "\n"
+    yield EXITS_OF_STATUS
+
+
 def commands() -> Iterator[str]:
     """A section for each command: usage, what it does, flags."""
-    root = click.Context(cli, info_name="awsha")
     yield "Before the command: `--config FILE` (it may stand behind the command too), `--version`, `-h`.\n"
+    for context in leaves():
+        yield f"### `{usage(context)}`\n"
+        yield _wrapped(inspect.cleandoc(context.command.help or ""))
+        rows = flags(context)
+        if rows:
+            yield "| flag | |\n| --- | --- |"
+            yield "\n".join(_row(*row) for row in rows) + "\n"
+    yield "### `awsha notify ROLE GROUP`\n"
+    yield _wrapped(NOTIFY)
+
+
+def leaves() -> Iterator[click.Context]:
+    """Each command that can be typed, the inner ones of a group instead of the group."""
+    root = click.Context(cli, info_name="awsha")
     for name in COMMANDS:
         command = cli.get_command(root, name)
         assert command is not None
-        yield from _command(click.Context(command, info_name=name, parent=root))
-    yield "### `awsha notify ROLE GROUP`\n"
-    yield _wrapped(
-        f"keepalived's entry: records a role ({', '.join(notify.ROLES)}) for a group and wakes the agent, or starts "
-        "`awsha converge GROUP` when no agent answers. Further words are accepted: keepalived appends some.\n\n"
-        "Exit code: 0 recorded, 1 not recorded."
-    )
+        yield from _leaves(click.Context(command, info_name=name, parent=root))
 
 
-def _command(context: click.Context) -> Iterator[str]:
-    command = context.command
-    if isinstance(command, click.Group):
-        for name, inner in command.commands.items():
-            yield from _command(click.Context(inner, info_name=name, parent=context))
-        return
-    words = [str(p.make_metavar(context)) for p in command.params if isinstance(p, click.Argument)]
-    yield f"### `{' '.join([context.command_path, *words])}`\n"
-    yield _wrapped(inspect.cleandoc(command.help or ""))
-    options = [p for p in command.params if isinstance(p, click.Option) and not p.hidden]
-    if options:
-        yield "| flag | |\n| --- | --- |"
-        yield "\n".join(_flag(option, context) for option in options) + "\n"
+def _leaves(context: click.Context) -> Iterator[click.Context]:
+    if isinstance(context.command, click.Group):
+        for name, inner in context.command.commands.items():
+            yield from _leaves(click.Context(inner, info_name=name, parent=context))
+    else:
+        yield context
 
 
-def _flag(option: click.Option, context: click.Context) -> str:
-    names = ", ".join(f"`{name}`" for name in (*option.opts, *option.secondary_opts))
-    word = "" if option.is_flag else f" {option.make_metavar(context)}"
+def usage(context: click.Context) -> str:
+    """The command with its words, without flags."""
+    words = [str(p.make_metavar(context)) for p in context.command.params if isinstance(p, click.Argument)]
+    return " ".join([context.command_path, *words])
+
+
+def flags(context: click.Context) -> list[tuple[list[str], str, str]]:
+    """(names, what follows them, what it does) for each flag of a command."""
+    shown = [p for p in context.command.params if isinstance(p, click.Option) and not p.hidden]
+    return [_flag(option, context) for option in shown]
+
+
+def _flag(option: click.Option, context: click.Context) -> tuple[list[str], str, str]:
+    word = "" if option.is_flag else str(option.make_metavar(context))
     notes = []
     if option.required:
         notes.append("required")
@@ -107,8 +132,13 @@ def _flag(option: click.Option, context: click.Context) -> str:
     elif option.show_default and option.default not in (None, "", False):
         shown = f"{option.default:g}" if isinstance(option.default, float) else option.default
         notes.append(f"default {shown}")
-    text = _cell(option.help or "") + (f" ({', '.join(notes)})" if notes else "")
-    return f"| {names}{_cell(word)} | {text.strip()} |"
+    text = (option.help or "") + (f" ({', '.join(notes)})" if notes else "")
+    return [*option.opts, *option.secondary_opts], word, text.strip()
+
+
+def _row(names: list[str], word: str, text: str) -> str:
+    shown = ", ".join(f"`{name}`" for name in names) + (f" {_cell(word)}" if word else "")
+    return f"| {shown} | {_cell(text)} |"
 
 
 def _wrapped(text: str) -> str:
@@ -125,18 +155,21 @@ def _cell(text: str) -> str:
 
 def keys() -> Iterator[str]:
     """A table for each table of awsha.toml."""
-    yield _wrapped(
-        "A default of `-`: the key is required. In brackets: there is no default, but this is what awsha does without "
-        "the key."
-    )
-    meanings = comments(Path(policy.__file__).read_text(encoding="utf-8"))
-    for record, title in sections():
+    yield _wrapped(KEYS_HEAD)
+    for title, rows in tables():
         yield f"### {title}\n"
         yield "| key | type | default | |\n| --- | --- | --- | --- |"
-        for field in dataclasses.fields(record):
-            if _inner(_types(record)[field.name]) is None:
-                yield _key(record, field, meanings)
+        for name, *cells in rows:
+            yield f"| {' | '.join(_cell(cell) for cell in (f'`{name}`', *cells))} |"
         yield ""
+
+
+def tables() -> Iterator[tuple[str, list[tuple[str, str, str, str]]]]:
+    """(heading, rows of key, type, default, meaning) for each table of awsha.toml."""
+    meanings = comments(Path(policy.__file__).read_text(encoding="utf-8"))
+    for record, title in sections():
+        fields = [field for field in dataclasses.fields(record) if _inner(_types(record)[field.name]) is None]
+        yield title, [_key(record, field, meanings) for field in fields]
 
 
 def sections() -> list[tuple[type, str]]:
@@ -163,12 +196,13 @@ def sections() -> list[tuple[type, str]]:
     return found
 
 
-def _key(record: type, field: dataclasses.Field[object], meanings: dict[tuple[str, str], str]) -> str:
+def _key(
+    record: type, field: dataclasses.Field[object], meanings: dict[tuple[str, str], str]
+) -> tuple[str, str, str, str]:
     meaning = meanings.get((record.__name__, field.name), "")
     if not meaning:
         raise SystemExit(f"say in a comment in {policy.__file__} what {record.__name__}.{field.name} means")
-    cells = [f"`{schema.toml_name(record, field.name)}`", _type(record, field.name), _default(record, field), meaning]
-    return f"| {' | '.join(_cell(cell) for cell in cells)} |"
+    return schema.toml_name(record, field.name), _type(record, field.name), _default(record, field), meaning
 
 
 def _types(record: type) -> dict[str, object]:

@@ -1,0 +1,1 @@
+"""The playbooks of conf/ansible, run by `make ansible` against systemd containers that begin with nothing."""
