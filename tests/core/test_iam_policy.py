@@ -218,7 +218,10 @@ def terraform(text: str) -> Statements:
 
     statements = []
     for block in text.partition("\n}\n")[0].split("  statement {\n")[1:]:
-        parts = {name: listed(found) for name, found in re.findall(r"^    (\w+) = (\[\n.*?\]|.*)$", block, re.M | re.S)}
+        parts = {
+            name: listed(found)
+            for name, found in re.findall(r"^    (\w+) = (\[\n.*?^    \]|[^\n]*)$", block, re.M | re.S)
+        }
         conditions: dict[str, dict[str, list[str]]] = {}
         for test, variable, values in re.findall(r"test     = (.*)\n +variable = (.*)\n +values   = (.*)\n", block):
             conditions.setdefault(listed(test)[0], {})[listed(variable)[0]] = listed(values)
