@@ -90,7 +90,10 @@ class Scope:
 
 def partition_of(region: str) -> str:
     """The partition that a region is in."""
-    prefixes = {"cn-": "aws-cn", "us-gov-": "aws-us-gov", "us-iso-": "aws-iso", "us-isob-": "aws-iso-b"}
+    prefixes = {
+        "cn-": "aws-cn", "us-gov-": "aws-us-gov", "us-iso-": "aws-iso", "us-isob-": "aws-iso-b",
+        "eu-isoe-": "aws-iso-e", "us-isof-": "aws-iso-f", "eusc-": "aws-eusc",
+    }  # fmt: skip
     return next((name for prefix, name in prefixes.items() if region.startswith(prefix)), "aws")
 
 

@@ -19,6 +19,7 @@ DESCRIPTION = "What awsha needs, and nothing else; made by awsha iam-policy"
 _DYNAMIC = "{{resolve:"  # CloudFormation replaces a dynamic reference in every text, and knows no way to write it
 _STACKS = re.compile(r"\$\{(AWS::\w+|AwshaPolicy)\}")
 _PROVIDERS = re.compile(r"(\$\{data\.aws_[a-z_.]+\})")
+_VARIABLE = "&{"  # which the provider's aws_iam_policy_document turns into IAM's `${`, and knows no way to write either
 
 
 def as_json(scope: Scope) -> str:
@@ -31,11 +32,7 @@ def as_cloudformation(scope: Scope) -> str:
 
     Raises AwshaError for a tag that CloudFormation cannot carry.
     """
-    if any(_DYNAMIC in word for tags in scope.tagged for pair in tags for word in pair):
-        raise AwshaError(
-            f"a tag of a volume has `{_DYNAMIC}` in it, which CloudFormation would replace",
-            hint="awsha iam-policy prints it as JSON; or name the volume by its id",
-        )
+    _refuse(scope, _DYNAMIC, "CloudFormation")
     symbolic = replace(scope, partition="${AWS::Partition}", account="${AWS::AccountId}")
     template = {
         "AWSTemplateFormatVersion": "2010-09-09",
@@ -49,6 +46,14 @@ def as_cloudformation(scope: Scope) -> str:
         "Outputs": {"AwshaPolicyArn": {"Description": "Attach it to the role of the nodes", "Value": "${AwshaPolicy}"}},
     }
     return "\n".join(_yaml(template, 0))
+
+
+def _refuse(scope: Scope, sign: str, tool: str) -> None:
+    if any(sign in word for tags in scope.tagged for pair in tags for word in pair):
+        raise AwshaError(
+            f"a tag of a volume has `{sign}` in it, which {tool} would replace",
+            hint="awsha iam-policy prints it as JSON; or name the volume by its id",
+        )
 
 
 def _yaml(value: Any, depth: int) -> Iterator[str]:  # noqa: ANN401 - mappings, lists and texts
@@ -87,37 +92,59 @@ def _character(c: str) -> str:
 
 
 def as_terraform(scope: Scope) -> str:
-    """A policy. Partition and account are the provider's.
+    """A policy document and a policy. Partition and account are the provider's; ids may be expressions, as they are.
 
-    Not by the data source aws_iam_policy_document: that one turns each `&{` into `${`, and a tag may have it.
+    Raises AwshaError for a tag that the provider cannot carry.
     """
+    _refuse(scope, _VARIABLE, "Terraform's aws_iam_policy_document")
     symbolic = replace(
         scope,
         partition="${data.aws_partition.current.partition}",
         account="${data.aws_caller_identity.current.account_id}",
     )
-    # JSON is an expression of HCL, but for what its texts may hold.
-    policy = re.sub(r'("(?:\\.|[^"\\])*")(:?)', _hcl, json.dumps(document(symbolic), indent=2))
-    policy_lines = policy.replace("\n", "\n  ")
     lines = [
         f"# {DESCRIPTION}",
         'data "aws_partition" "current" {}',
         'data "aws_caller_identity" "current" {}',
         "",
+        'data "aws_iam_policy_document" "awsha" {',
+    ]
+    for statement in document(symbolic)["Statement"]:
+        lines += _terraform_statement(statement)
+    lines += [
+        "}",
+        "",
         'resource "aws_iam_policy" "awsha" {',
         '  name_prefix = "awsha-"',
         f'  description = "{DESCRIPTION}"',
-        f"  policy = jsonencode({policy_lines})",
+        "  policy      = data.aws_iam_policy_document.awsha.json",
         "}",
     ]
     return "\n".join(lines)
 
 
-def _hcl(found: re.Match[str]) -> str:
-    """A text of JSON as HCL writes it. In a name nothing is the provider's."""
-    text, colon = json.loads(found[1]), found[2]
-    parts = [text] if colon else _PROVIDERS.split(text)  # every second one is the provider's
-    return f'"{"".join(part if place % 2 else _plain(part) for place, part in enumerate(parts))}"{colon}'
+def _terraform_statement(statement: dict[str, Any]) -> Iterator[str]:
+    yield "  statement {"
+    yield f'    sid = "{statement["Sid"]}"'
+    for name, values in (("actions", statement["Action"]), ("resources", statement["Resource"])):
+        yield f"    {name} = ["
+        yield from (f"      {json.dumps(value)}," for value in values)
+        yield "    ]"
+    for test, operands in statement.get("Condition", {}).items():
+        for variable, values in operands.items():
+            listed = ", ".join(_hcl(value) for value in (values if isinstance(values, list) else [values]))
+            yield "    condition {"
+            yield f'      test     = "{test}"'
+            yield f'      variable = "{_plain(variable)}"'
+            yield f"      values   = [{listed}]"
+            yield "    }"
+    yield "  }"
+
+
+def _hcl(value: str) -> str:
+    """A condition's value: what is the provider's stays, the rest is a text."""
+    parts = _PROVIDERS.split(value)  # every second one is the provider's
+    return f'"{"".join(part if place % 2 else _plain(part) for place, part in enumerate(parts))}"'
 
 
 def _plain(text: str) -> str:

@@ -79,12 +79,13 @@ def _show(report: Report) -> None:
     colours = {"error": "red", "warning": "yellow", "unknown": "magenta"}
     for finding in report.findings:
         colour = colours[finding.severity]
-        head = Text.assemble((f"{finding.severity}", f"bold {colour}"), " ", (finding.code, "bold"), ": ", finding.what)
+        what, hint = _printable(finding.what), _printable(finding.hint)
+        head = Text.assemble((f"{finding.severity}", f"bold {colour}"), " ", (finding.code, "bold"), ": ", what)
         console.print(head, soft_wrap=True)
         console.print(Text(f"  why:  {finding.why}"), soft_wrap=True)
-        console.print(Text(f"  hint: {finding.hint}", "bold"), soft_wrap=True)
+        console.print(Text(f"  hint: {hint}", "bold"), soft_wrap=True)
     for what in report.not_asked:
-        console.print(Text(f"not asked: {what}", "dim"), soft_wrap=True)
+        console.print(Text(f"not asked: {_printable(what)}", "dim"), soft_wrap=True)
     who = f"node {report.node}" if report.node else "this host"
     counted = f"{len(report.checked)} reads in {report.took_s:.1f} s"
     if report.ok:
@@ -92,6 +93,11 @@ def _show(report: Report) -> None:
     else:
         many = "1 finding" if len(report.findings) == 1 else f"{len(report.findings)} findings"
         console.print(Text(f"{who}: {many} ({counted}); docs/check.md explains the codes", "red"), soft_wrap=True)
+
+
+def _printable(text: str) -> str:
+    """Without what would play tricks on a terminal: names of files and values of tags may be anything."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 @click.command("iam-policy")

@@ -162,8 +162,10 @@ def _watched() -> _Output | None:
         return None
     plain.flush()
     output = _Output(plain.fileno(), "w", closefd=False)
+    # what the terminal's encoding does not have is written as a number, as on standard error: no failure
+    errors = "backslashreplace" if plain.errors == "strict" else plain.errors
     sys.stdout = io.TextIOWrapper(
-        io.BufferedWriter(output), plain.encoding, plain.errors, line_buffering=plain.line_buffering
+        io.BufferedWriter(output), plain.encoding, errors, line_buffering=plain.line_buffering
     )
     return output
 

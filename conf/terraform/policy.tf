@@ -69,7 +69,7 @@ data "aws_iam_policy_document" "awsha" {
     }
   }
   statement {
-    sid = "AwshaTellConfig"
+    sid = "AwshaTellNodes"
     actions = [
       "ec2:CreateTags",
     ]
@@ -80,7 +80,7 @@ data "aws_iam_policy_document" "awsha" {
     condition {
       test     = "ForAllValues:StringEquals"
       variable = "aws:TagKeys"
-      values   = ["awsha:config"]
+      values   = ["awsha:config", "awsha:status"]
     }
     condition {
       test     = "Null"

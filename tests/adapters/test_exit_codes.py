@@ -75,3 +75,12 @@ def test_a_reader_that_has_left_and_closed_streams_are_no_defects(tmp_path: Path
     assert (left.returncode, left.stderr) == (141, b"")
     closed = ["sh", "-c", 'exec "$@" >&- 2>&-', "sh", *argv]
     assert subprocess.run(closed, cwd=ROOT, env=environment, timeout=60, check=False).returncode == 1
+
+
+def test_signs_that_the_encoding_lacks_are_no_failure(tmp_path: Path):
+    missing = str(tmp_path / "none\udcff\x1b[2J.toml")
+    environment = {**os.environ, "AWS_EC2_METADATA_DISABLED": "true", "PYTHONIOENCODING": "ascii"}
+    argv = [sys.executable, "-m", "awsha", "--config", missing, "check"]
+    done = subprocess.run(argv, cwd=ROOT, env=environment, capture_output=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (1, b"")
+    assert b"none\\udcff\\x1b[2J.toml" in done.stdout, "and nothing plays tricks on a terminal"

@@ -97,7 +97,10 @@ def test_publishing_is_granted_on_the_topic_and_only_where_one_is_configured():
     assert (topics_of(policy), topics_of(Policy((), ()))) == ((topic,), ())
 
 
-@pytest.mark.parametrize("region", ["eu-west-1", "cn-north-1", "us-gov-west-1", "us-iso-east-1", "us-isob-east-1"])
+REGIONS = ("eu-west-1", "cn-north-1", "us-gov-west-1", "us-iso-east-1", "us-isob-east-1", "eu-isoe-west-1")
+
+
+@pytest.mark.parametrize("region", [*REGIONS, "us-isof-south-1", "eusc-de-east-1"])
 def test_the_partition_of_a_region_is_botocores(region: str):
     import botocore.session
 
@@ -193,7 +196,10 @@ def test_no_account_number_is_written_where_the_tool_knows_it(render: Callable[[
     assert ACCOUNT not in render(SCOPE)
 
 
-def terraform(text: str) -> dict[str, Any]:
+Statements = list[tuple[str, list[str], list[str], dict[str, dict[str, list[str]]]]]
+
+
+def terraform(text: str) -> Statements:
     """The policy in a Terraform file, by HCL's rules for quoted texts (its specification, "Template Expressions")."""
     known = {"data.aws_partition.current.partition": "aws", "data.aws_caller_identity.current.account_id": ACCOUNT}
     piece = re.compile(r"\\u([0-9a-f]{4})|\\U([0-9a-f]{8})|\\([\\\"])|([$%])\4\{|\$\{([^}]*)\}|(%\{)|([^\\])")
@@ -205,27 +211,54 @@ def terraform(text: str) -> dict[str, Any]:
             code = part[1] or part[2]
             sign = part[4] + "{" if part[4] else known[part[5]] if part[5] is not None else part[3] or part[7]
             found += chr(int(code, 16)) if code else sign
-        return json.dumps(found)
+        return found
 
-    inside = text.partition("jsonencode(")[2].rpartition(")")[0]
-    policy: dict[str, Any] = json.loads(re.sub(r'"((?:\\.|[^"\\])*)"', read, inside))
-    return policy
+    def listed(written: str) -> list[str]:
+        return [read(found) for found in re.finditer(r'"((?:\\.|[^"\\])*)"', written)]
+
+    statements = []
+    for block in text.partition("\n}\n")[0].split("  statement {\n")[1:]:
+        parts = {
+            name: listed(found)
+            for name, found in re.findall(r"^    (\w+) = (\[\n.*?^    \]|[^\n]*)$", block, re.M | re.S)
+        }
+        conditions: dict[str, dict[str, list[str]]] = {}
+        for test, variable, values in re.findall(r"test     = (.*)\n +variable = (.*)\n +values   = (.*)\n", block):
+            conditions.setdefault(listed(test)[0], {})[listed(variable)[0]] = listed(values)
+        statements.append((parts["sid"][0], parts["actions"], parts["resources"], conditions))
+    return statements
+
+
+def spoken(policy: dict[str, Any]) -> Statements:
+    """A policy as `terraform` reads one."""
+    return [
+        (
+            item["Sid"],
+            item["Action"],
+            item["Resource"],
+            {
+                test: {key: [value] if isinstance(value, str) else value for key, value in operands.items()}
+                for test, operands in item.get("Condition", {}).items()
+            },
+        )
+        for item in policy["Statement"]
+    ]
 
 
 def test_terraform_says_the_same_with_the_providers_account():
-    assert terraform(as_terraform(SCOPE)) == document(SCOPE)
+    assert terraform(as_terraform(SCOPE)) == spoken(document(SCOPE))
 
 
 # What a person may call a tag, and each tool reads as something else.
 NASTY = (
     "${aws:username}", "$${x}", "$$${x}", "${$}", "${AWS::AccountId}", "${!x}", "${AwshaPolicy}", "$", "${",
     "%{ if x }",
-    "%%{x}", "%%%{x}", "$%{x}", "${data.aws_partition.current.partition}", "&{aws:username}", "*", "a?", "${*}",
+    "%%{x}", "%%%{x}", "$%{x}", "${data.aws_partition.current.partition}",  "*", "a?", "${*}",
     'a"b', "a\\b", "\\u0024{x}", "blüte", "\U0001f600", "{{x}}", "Null", "yes", "~", "",
 )  # fmt: skip
-READERS: dict[str, Callable[[Scope], dict[str, Any]]] = {
-    "json": lambda scope: dict(json.loads(as_json(scope))),
-    "cloudformation": lambda scope: dict(
+READERS: dict[str, Callable[[Scope], Statements]] = {
+    "json": lambda scope: spoken(json.loads(as_json(scope))),
+    "cloudformation": lambda scope: spoken(
         stack(as_cloudformation(scope))["Resources"]["AwshaPolicy"]["Properties"]["PolicyDocument"]
     ),
     "terraform": lambda scope: terraform(as_terraform(scope)),
@@ -238,18 +271,27 @@ def test_a_tag_is_what_it_is_called_in_every_format(form: str):
     for word in NASTY:
         name = word or "x"
         scope = replace(SCOPE, volumes=(), tagged=(((name, word),),))
-        policy = READERS[form](scope)
-        assert policy == document(scope)
-        (statement,) = (item for item in policy["Statement"] if item["Sid"] == "AwshaTaggedVolume1")
-        ((key, value),) = statement["Condition"]["StringEquals"].items()
+        statements = READERS[form](scope)
+        assert statements == spoken(document(scope))
+        (conditions,) = (item[3] for item in statements if item[0] == "AwshaTaggedVolume1")
+        ((key, [value]),) = conditions["StringEquals"].items()
         assert (key, meant(value)) == (f"aws:ResourceTag/{name}", word)
 
 
-def test_a_tag_that_cloudformation_would_replace_is_refused():
-    scope = replace(SCOPE, volumes=(), tagged=((("Name", "{{resolve:ssm:x}}"),),))
-    with pytest.raises(AwshaError, match="CloudFormation would replace"):
-        as_cloudformation(scope)
-    assert terraform(as_terraform(scope)) == document(scope)
+@pytest.mark.parametrize(
+    ("word", "refuses", "carries"),
+    [
+        ("{{resolve:ssm:x}}", as_cloudformation, "terraform"),
+        ("&{aws:username}", as_terraform, "cloudformation"),
+    ],
+)
+def test_a_tag_that_a_tool_would_replace_is_refused(word: str, refuses: Callable[[Scope], str], carries: str):
+    for tags in ((("Name", word),), ((word, "x"),)):
+        scope = replace(SCOPE, volumes=(), tagged=(tags,))
+        with pytest.raises(AwshaError, match="would replace"):
+            refuses(scope)
+        for form in ("json", carries):
+            assert READERS[form](scope) == spoken(document(scope))
 
 
 def test_without_a_lookup_what_is_not_named_is_granted_for_the_region_and_that_is_said(tmp_path: Path):
