@@ -1,4 +1,4 @@
-"""What a program that is started has from the process that starts it: descriptors, umask, environment."""
+"""What a program that is started has from the process that starts it: descriptors and umask."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ import os
 import threading
 from collections.abc import Callable
 
-# What systemd told the agent about itself: an application that heard it would speak for the agent.
-NOT_HANDED_DOWN = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PID")
 OPERATORS_UMASK = 0o022  # systemd's default for a service: an application has the same, whoever starts it
 PRIVATE_UMASK = 0o077
 _CLONE_FS = 0x200  # linux/sched.h

@@ -21,7 +21,6 @@ from dataclasses import dataclass, field
 from awsha.core.errors import AwshaError
 from awsha.host.clock import boottime
 from awsha.host.inheritance import (
-    NOT_HANDED_DOWN,
     OPERATORS_UMASK,
     PRIVATE_UMASK,
     keep_descriptors,
@@ -38,6 +37,7 @@ DIRECTORIES = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/s
 OWN = frozenset({
     "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_SECURITY_TOKEN",
     "AWS_CONTAINER_AUTHORIZATION_TOKEN", "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID",
+    "LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PID",
 })  # fmt: skip
 PACKAGES = {
     "blkid": "util-linux",
@@ -300,7 +300,6 @@ def _start(
     umask = PRIVATE_UMASK if clean else None
     if operators:
         umask = OPERATORS_UMASK
-        environment = {name: value for name, value in environment.items() if name not in NOT_HANDED_DOWN}
         if "=" in argv[0]:
             raise RunError(f"a program whose path contains '=' cannot be run: {argv[0]}", argv)
         argv = ["env", "--", *argv]

@@ -115,7 +115,7 @@ def test_what_a_program_has_from_whoever_started_the_agent():
         )  # fmt: skip
     tool, operators, hook, own = done.stdout.splitlines()
     # 3 is the folder that sh itself has open to list it
-    assert tool == "['0', '1', '2', '3', '0137', '/nowhere']"
+    assert tool == "['0', '1', '2', '3', '0137', 'none']"
     assert operators == "['0', '1', '2', '3', '0022', 'none']"
     assert hook == "['0', '1', '2', '3', '0077', 'none']"
     assert own == "0o137", "the agent's own stays"
