@@ -58,6 +58,8 @@ locals {
     fence       = var.fence
     mount       = var.mount_point
     file_system = var.file_system
+    snapshot    = var.snapshot_id
+    size_gib    = var.volume_size
     package     = var.awsha_package
     ready       = "file:///dev/null" # nobody waits for it as CloudFormation does: docs/terraform.md says how to look
   })
@@ -84,7 +86,7 @@ resource "aws_instance" "a" {
     "awsha:pair" = local.pair
   }
   lifecycle {
-    ignore_changes = [ami, instance_type, key_name, launch_template, placement_group, user_data, tags["awsha:config"], tags_all["awsha:config"]]
+    ignore_changes = [ami, instance_type, key_name, launch_template, placement_group, user_data, tags["awsha:config"], tags_all["awsha:config"], tags["awsha:status"], tags_all["awsha:status"]]
   }
 }
 
@@ -107,7 +109,7 @@ resource "aws_instance" "b" {
     "awsha:pair" = local.pair
   }
   lifecycle {
-    ignore_changes = [ami, instance_type, key_name, launch_template, placement_group, user_data, tags["awsha:config"], tags_all["awsha:config"]]
+    ignore_changes = [ami, instance_type, key_name, launch_template, placement_group, user_data, tags["awsha:config"], tags_all["awsha:config"], tags["awsha:status"], tags_all["awsha:status"]]
   }
 }
 
@@ -123,6 +125,7 @@ resource "aws_ebs_volume" "data" {
   tags = {
     Name         = "${var.name}-data"
     "awsha:pair" = local.pair
+    "awsha:vip"  = var.vip
   }
   lifecycle {
     prevent_destroy = true
