@@ -284,7 +284,8 @@ def test_nodes_and_volume_carry_the_tags_they_are_found_by(made: cfn.Stack):
     pair = "pair-0a1b2c3d"  # another stack of this name, after this one, finds its own volume
     for name, letter in (("NodeA", "a"), ("NodeB", "b")):
         assert tags(made.properties(name)) == {"Name": f"pair-{letter}", "awsha:node": letter, "awsha:pair": pair}
-    assert tags(made.properties("DataVolume")) == {"Name": "pair-data", "awsha:pair": pair}
+    vip = made.parameters["Vip"]
+    assert tags(made.properties("DataVolume")) == {"Name": "pair-data", "awsha:pair": pair, "awsha:vip": vip}
 
 
 def test_with_a_network_given_none_is_made():
