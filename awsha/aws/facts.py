@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any, TypeVar
 
 from awsha.aws.errors import reply_error
@@ -193,8 +194,14 @@ def _text(value: object, action: str) -> str:
     return value
 
 
+@lru_cache(maxsize=256)
+def _member(words: type[W], text: str) -> W:
+    return words(text)
+
+
 def _word(words: type[W], value: object, action: str) -> W:
     try:
-        return words(str(value))
+        found: W = _member(words, str(value))
     except ValueError:
         raise reply_error(action, f"{words.__name__} {value!r} is unknown to awsha") from None
+    return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from awsha.core.fencing import heard_alive
@@ -9,31 +10,30 @@ from awsha.core.model import InstanceFacts, InstanceState, Role, Unknown
 from awsha.core.situation import Code, Draft, Situation
 from awsha.core.steps import AssignAddresses, KernelAddresses, Scope, UnassignAddresses
 
-NOTHING: frozenset[str] = frozenset()
 CONTEST_S = 30.0  # a VIP-only group that lost its address to a running peer asks for it again this late, not in turn
 RESTORE_S = 1.0  # keepalived puts VIPs on the interface before it runs a notify; later than this it will not
 
 
-def on_eni(s: Situation) -> frozenset[str] | Unknown:
+def on_eni(s: Situation) -> tuple[str, ...] | Unknown:
     """The group's VIPs that EC2 says are on this node's ENI."""
     mine = s.instance(s.me.instance_id)
     if isinstance(mine, Unknown):
         return mine
-    return frozenset() if mine is None else mine.addresses.intersection(s.group.vips)
+    return () if mine is None else tuple([vip for vip in s.group.vips if vip in mine.addresses])
 
 
-def missing_in(s: Situation, addresses: frozenset[str]) -> frozenset[str]:
+def missing_in(s: Situation, addresses: Collection[str]) -> tuple[str, ...]:
     """The group's VIPs that are not among these."""
-    missing = [vip for vip in s.group.vips if vip not in addresses]
-    return frozenset(missing) if missing else NOTHING
+    return tuple([vip for vip in s.group.vips if vip not in addresses])
 
 
-def peer_with(s: Situation, addresses: frozenset[str]) -> str | None:
+def peer_with(s: Situation, addresses: tuple[str, ...]) -> str | None:
     """The name of a running peer whose ENI has one of these addresses, by EC2."""
     if isinstance(s.cloud.instances, Unknown):
         return None
     for instance in s.cloud.instances.values():
-        if instance.id in s.me.peers and instance.state is InstanceState.RUNNING and instance.addresses & addresses:
+        runs = instance.id in s.me.peers and instance.state is InstanceState.RUNNING
+        if runs and not instance.addresses.isdisjoint(addresses):
             return s.me.peers[instance.id]
     return None
 
@@ -69,7 +69,7 @@ def acquire(draft: Draft, won: bool) -> Addressed:
     return Addressed(_on_interface(draft), delivered)
 
 
-def _assign(draft: Draft, missing: frozenset[str]) -> bool:
+def _assign(draft: Draft, missing: tuple[str, ...]) -> bool:
     """Ask EC2 for the addresses, all in one call; False when they are left to a peer.
 
     With no volume as the lock, two masters must not take turns.

@@ -37,12 +37,14 @@ def verdict(s: Situation, plan: Plan, before: Verdict) -> Verdict:
     """
     if FENCED in s.host.marks:
         return Verdict(False, "fenced", counts=False)
-    if out := OUT & s.host.marks:
+    if not OUT.isdisjoint(s.host.marks):
         # everything is let go first; only then does VRRP give way
-        if RELEASED in out:
+        if RELEASED in s.host.marks:
             text = "released by an operator"
+        elif STOPPING in s.host.marks:
+            text = "released because keepalived was told to stop"
         else:
-            text = f"released because {'keepalived was told to stop' if STOPPING in out else 'the agent has failed'}"
+            text = "released because the agent has failed"
         return Verdict(False, text, counts=False) if plan.done else before
     if plan.goal == "look":
         return before
@@ -62,13 +64,13 @@ def verdict(s: Situation, plan: Plan, before: Verdict) -> Verdict:
 def damped(judged: Verdict, before: Verdict, faults: Faults | None, group: Group, now: float) -> Verdict:
     """What keepalived is told: a new failure is counted, and stands for as long as the series asks for.
 
-    `before`: what it was told last. A failure that was told already is not counted again.
+    `judged`: by `verdict`. `before`: what it was told last. A failure that was told already is not counted again.
     """
     if not judged.ok and judged.counts and before.ok:
         faults = flaps.counted(faults, group, judged.text, now)
     faults = flaps.standing(faults, group, now)
     if faults is None:
-        return replace(judged, faults=None, until=None)
+        return judged
     until = flaps.until(faults, group)
     if now >= until:
         return replace(judged, faults=faults, until=None)

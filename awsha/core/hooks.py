@@ -7,7 +7,7 @@ those of a release with the next acquisition. A group without hooks plans nothin
 
 from __future__ import annotations
 
-from awsha.core.addresses import on_eni
+from awsha.core.addresses import missing_in, on_eni
 from awsha.core.application import DOWN
 from awsha.core.model import ApplicationState, Hook, Unknown, VolumeFacts
 from awsha.core.situation import Code, Draft, Past, Situation
@@ -17,27 +17,34 @@ from awsha.core.volumes import FENCED, mount_of
 ACQUIRING = frozenset({Hook.BEFORE_ACQUIRE, Hook.AFTER_MOUNT, Hook.AFTER_ACQUIRE})
 RELEASING = frozenset({Hook.BEFORE_RELEASE, Hook.AFTER_RELEASE})
 FAILING = frozenset({Hook.BEFORE_ACQUIRE, Hook.AFTER_MOUNT})  # without these there is no acquisition; others only warn
+ONLY_WARNING = tuple(hook for hook in Hook if hook not in FAILING)
+# whose marks fall when an acquisition, a release, and the release of a fenced node begin
+LEFT_BY_RELEASE = tuple(sorted(RELEASING | {Hook.ON_FENCED}))
+LEFT_BY_ACQUISITION = tuple(sorted(ACQUIRING | {Hook.ON_FENCED}))
+LEFT_BY_FENCED = tuple(sorted(ACQUIRING))
+MARKS = {hook: f"hooks:{hook}" for hook in Hook}
+KEYS = {hook: RunHooks(hook).key for hook in Hook}
 NEW_S = 5.0  # a role this young has just begun, whatever the facts show: a reboot leaves the addresses where they were
 
 
 def mark_of(hook: Hook) -> str:
     """The mark that says: the hooks of this point have run, in this transition."""
-    return f"hooks:{hook}"
+    return MARKS[hook]
 
 
 def _ran(s: Situation, hook: Hook) -> bool:
-    return mark_of(hook) in s.host.marks
+    return MARKS[hook] in s.host.marks
 
 
 def _failed(s: Situation, hook: Hook) -> Past | None:
     """How the hooks of a point failed in this role; to be refused by the guard is no failure of theirs."""
-    past = s.memory.past.get(RunHooks(hook).key)
+    past = s.memory.past.get(KEYS[hook])
     return past if past is not None and not past.ok and past.failure is not Failure.REFUSED else None
 
 
-def _forget(draft: Draft, hooks: frozenset[Hook]) -> None:
+def _forget(draft: Draft, hooks: tuple[Hook, ...]) -> None:
     """Another transition has begun: what ran for the last one is to run again with the next."""
-    for hook in sorted(hooks):
+    for hook in hooks:
         if _ran(draft.s, hook):
             draft.step(NoteHooks(mark_of(hook), present=False))
 
@@ -60,8 +67,8 @@ def before_acquire(draft: Draft) -> bool:
     A node that holds something already is past this point: the hooks that appear there wait for the next acquisition.
     """
     s = draft.s
-    _forget(draft, RELEASING | {Hook.ON_FENCED})
-    if not s.host.hooks & ACQUIRING or _ran(s, Hook.BEFORE_ACQUIRE):
+    _forget(draft, LEFT_BY_RELEASE)
+    if s.host.hooks.isdisjoint(ACQUIRING) or _ran(s, Hook.BEFORE_ACQUIRE):
         return True
     begun = _begun(s)
     if isinstance(begun, Unknown):
@@ -88,7 +95,7 @@ def _begun(s: Situation) -> bool | Unknown:
     if s.host.application is ApplicationState.RUNNING:
         return True  # it serves: an EC2 that says nothing moves nothing
     here = on_eni(s)
-    return here if isinstance(here, Unknown) else here >= frozenset(s.group.vips)
+    return here if isinstance(here, Unknown) else not missing_in(s, here)
 
 
 def after_mount(draft: Draft, mounted: bool) -> bool:
@@ -120,8 +127,8 @@ def before_release(draft: Draft) -> bool:
     A fenced node has no time for it, and lost what these programs would work on.
     """
     s = draft.s
-    _forget(draft, ACQUIRING if FENCED in s.host.marks else ACQUIRING | {Hook.ON_FENCED})
-    if not s.host.hooks & RELEASING or _ran(s, Hook.BEFORE_RELEASE) or not _holds(s):
+    _forget(draft, LEFT_BY_FENCED if FENCED in s.host.marks else LEFT_BY_ACQUISITION)
+    if s.host.hooks.isdisjoint(RELEASING) or _ran(s, Hook.BEFORE_RELEASE) or not _holds(s):
         return True
     if FENCED in s.host.marks or any(s.disk(v.id or "").stale for v in s.group.volumes):
         draft.step(NoteHooks(mark_of(Hook.BEFORE_RELEASE)))
@@ -143,7 +150,7 @@ def _holds(s: Situation) -> bool:
         if attached or disk.others or mount_of(disk) is not None:
             return True
     here = on_eni(s)
-    return isinstance(here, frozenset) and bool(here)
+    return not isinstance(here, Unknown) and bool(here)
 
 
 def after_release(draft: Draft, gone: bool) -> None:
@@ -169,7 +176,7 @@ def on_fenced(draft: Draft) -> bool:
 
 def warn(draft: Draft) -> None:
     """Show the failures that stop nothing, as long as the role lasts in which they happened."""
-    for hook in Hook:
-        failed = None if hook in FAILING else _failed(draft.s, hook)
+    for hook in ONLY_WARNING:
+        failed = _failed(draft.s, hook)
         if failed is not None:
             draft.wait(Code.HOOK_WARNED, hook, failed.text, hint=failed.hint)

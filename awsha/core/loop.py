@@ -57,7 +57,7 @@ class Ambient:
 class Turn:
     """What the driver shall do now; the next turn is due at `wake_at` (boottime seconds) if nothing comes first."""
 
-    read: frozenset[Scope]
+    read: tuple[Scope, ...]
     start: tuple[Step, ...]
     wake_at: float
     plan: Plan
@@ -99,7 +99,7 @@ class Loop:
 
     def set_intent(self, intent: Intent | None) -> None:
         """The newest recorded intent. A new role forgets what was waited for and looks at everything again."""
-        if intent == self.intent:
+        if intent is self.intent or intent == self.intent:
             return
         if intent is None or self.intent is None or intent.role is not self.intent.role:
             self.memory = Memory(running=self.memory.running)
@@ -121,7 +121,7 @@ class Loop:
             self.cloud = value
             if not self.memory.had_vips and self.intent is not None and self.intent.role is Role.MASTER:
                 here = addresses.on_eni(self.situation(now, 0.0, Ambient()))
-                if isinstance(here, frozenset) and here:
+                if not isinstance(here, Unknown) and here:
                     self.memory = replace(self.memory, had_vips=True)
         elif scope is Scope.DISKS and isinstance(value, dict):
             known = {} if value is self.disks else self.disks
@@ -135,15 +135,16 @@ class Loop:
 
     def finished(self, step: Step, outcome: Outcome, now: float) -> None:
         """A step ended. Whatever it says, the facts that it touches are looked at again."""
-        self._running.pop(step.resource, None)
-        before = self.memory.past.get(step.key)
-        begun = self._begun.pop(step.resource, now)
-        idle_since = max((p.at for (_, on), p in self.memory.past.items() if on == step.resource), default=begun)
+        memory, key, resource = self.memory, step.key, step.resource
+        self._running.pop(resource, None)
+        begun = self._begun.pop(resource, now)
+        idle_since = max([p.at for (_, on), p in memory.past.items() if on == resource], default=begun)
         if begun - idle_since >= RUN_GAP_S:
-            self._rested[step.resource] = begun
-        runs = before.runs + 1 if before is not None and before.at >= self._rested.get(step.resource, 0.0) else 1
+            self._rested[resource] = begun
+        before = memory.past.get(key)
+        runs = before.runs + 1 if before is not None and before.at >= self._rested.get(resource, 0.0) else 1
         past = Past(step, now, outcome.ok, runs, outcome.failure, outcome.text, outcome.hint)
-        memory = replace(self.memory, past={**self.memory.past, step.key: past}, running=frozenset(self._running))
+        memory = replace(memory, past={**memory.past, key: past}, running=frozenset(self._running))
         if isinstance(step, ListHolders) and isinstance(outcome.learned, tuple):
             memory = replace(memory, holders={**memory.holders, step.volume_id: HolderList(now, outcome.learned)})
         if isinstance(step, Signal) and not step.kill and step.volume_id not in memory.term_sent:
@@ -200,7 +201,7 @@ class Loop:
         for step in start:
             self._running[step.resource] = step
             self._begun[step.resource] = now
-        self._remember(decided, bool(start), now)
+        self._remember(decided, bool(start))
         self._judge(situation, decided, now)
         wake_at = NEVER
         for reason in decided.reasons:
@@ -218,7 +219,7 @@ class Loop:
         for scope in read:
             self._freshness.ask(scope, now)
         wake_at = now + 1.0 if wake_at == NEVER else wake_at
-        return Turn(frozenset(read), start, wake_at, decided, situation, self.verdict)
+        return Turn(tuple(read), start, wake_at, decided, situation, self.verdict)
 
     @property
     def running(self) -> tuple[Step, ...]:
@@ -252,12 +253,11 @@ class Loop:
                     self._freshness.changed(scope)
         return permitted
 
-    def _remember(self, decided: Plan, started: bool, now: float) -> None:
+    def _remember(self, decided: Plan, started: bool) -> None:
         """Since when each condition stands, and what is under way; mostly that is what it was."""
         before = self.memory
-        if started or decided.standing != before.since.keys():
-            since = {key: before.since.get(key, now) for key in decided.standing}
-            self.memory = replace(before, since=since, running=frozenset(self._running))
+        if started or decided.standing != before.since:
+            self.memory = replace(before, since=decided.standing, running=frozenset(self._running))
 
     def _judge(self, situation: Situation, decided: Plan, now: float) -> None:
         """The verdict, which stands longer each time that this node has failed as master."""

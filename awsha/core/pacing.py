@@ -73,7 +73,7 @@ def _held_back(step: Step, past: Past | None, now: float) -> Reason | None:
                 Code.SETTLING,
                 step.resource,
                 f"EC2 accepted {describe(step)}; its views do not show it yet",
-                watch=frozenset({Scope.CLOUD}),
+                watch=(Scope.CLOUD,),
                 until=past.at + SETTLE_S,
             )
         return None
@@ -97,6 +97,8 @@ def _held_back(step: Step, past: Past | None, now: float) -> Reason | None:
 
 def pace(steps: list[Step], memory: Memory, now: float) -> tuple[tuple[Step, ...], tuple[Reason, ...]]:
     """Split planned steps into those that may start now, and reasons for those that may not."""
+    if not steps:
+        return (), ()
     start: list[Step] = []
     reasons: list[Reason] = []
     taken = set(memory.running)

@@ -39,7 +39,7 @@ def plan(s: Situation) -> Plan:
     if goal == "master" and not ready and not excused(reasons):
         draft.standing(Code.NOT_READY, s.group.name)
     done = not started and not unwanted and not s.memory.running and goal != "look"
-    return Plan(started, reasons, done, ready, goal, frozenset(draft.conditions))
+    return Plan(started, reasons, done, ready, goal, draft.since)
 
 
 def excused(reasons: Iterable[Reason]) -> bool:

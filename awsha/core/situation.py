@@ -95,7 +95,7 @@ class Reason:
     text: str
     hint: str = ""
     blocked: bool = False
-    watch: frozenset[Scope] = frozenset()
+    watch: tuple[Scope, ...] = ()
     until: float | None = None
 
 
@@ -182,7 +182,7 @@ class Plan:
 
     done:     the goal is reached: nothing to start, nothing waits.
     ready:    a master serves: everything is mounted and running, and EC2 does not say that an address is missing here.
-    standing: conditions that hold at this moment, shown or not: the loop remembers since when.
+    standing: conditions that hold at this moment, shown or not, and since when: the loop remembers them.
     """
 
     steps: tuple[Step, ...]
@@ -190,7 +190,7 @@ class Plan:
     done: bool
     ready: bool
     goal: str  # "master", "release", "look"
-    standing: frozenset[tuple[Code, str]] = frozenset()
+    standing: Mapping[tuple[Code, str], float] = field(default_factory=dict)
 
     @property
     def waiting(self) -> tuple[Reason, ...]:
@@ -210,7 +210,7 @@ class Draft:
         self.s = situation
         self.steps: list[Step] = []
         self.reasons: list[Reason] = []
-        self.conditions: set[tuple[Code, str]] = set()
+        self.since: dict[tuple[Code, str], float] = {}
 
     def step(self, step: Step) -> None:
         """Something to start now."""
@@ -218,8 +218,9 @@ class Draft:
 
     def standing(self, code: Code, subject: str) -> float:
         """Note that a condition holds; answer for how many seconds it has held without a break."""
-        self.conditions.add((code, subject))
-        return self.s.now - self.s.memory.since.get((code, subject), self.s.now)
+        key, now = (code, subject), self.s.now
+        since = self.since[key] = self.s.memory.since.get(key, now)
+        return now - since
 
     def wait(
         self,
@@ -238,7 +239,7 @@ class Draft:
         waited = self.standing(code, subject)
         if for_s is not None:
             until = self.s.now - waited + for_s
-        self.reasons.append(Reason(code, subject, text, hint, False, frozenset(watch), until))
+        self.reasons.append(Reason(code, subject, text, hint, False, watch, until))
         return waited
 
     def unknown(self, code: Code, subject: str, text: str, why: Unknown, *watch: Scope, hint: str = "") -> None:
@@ -251,4 +252,4 @@ class Draft:
     def block(self, code: Code, subject: str, text: str, hint: str, *watch: Scope) -> None:
         """Something that needs somebody."""
         self.standing(code, subject)
-        self.reasons.append(Reason(code, subject, text, hint, True, frozenset(watch)))
+        self.reasons.append(Reason(code, subject, text, hint, True, watch))

@@ -122,6 +122,7 @@ class Entry:
     state: tuple[Any, ...]
     reads: int = -1
     item: dict[str, Any] | None = None  # the reply's item, made when first asked for
+    seen: Any = None  # the same for a reader of states, who makes something else of it (tests/sim/cloud.py)
 
 
 class History:

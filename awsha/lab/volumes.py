@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from awsha.lab.faults import Fault, FaultKind
 from awsha.lab.latency import NO_TIME
@@ -43,7 +44,7 @@ def _check_attach(volume: Volume, instance: Instance, device: str) -> None:
         )
     if volume.attachments and (not volume.multi_attach or volume.on(instance.id)):
         raise Ec2Error("VolumeInUse", f"{volume.id} is already attached to an instance")
-    if not _DEVICE_NAME.fullmatch(device):
+    if not _may_be_device(device):
         raise Ec2Error("InvalidParameterValue", f"Value ({device}) for parameter device is invalid.")
     if device in (ROOT_DEVICE, "/dev/sda1") or any(device == a.device for a in instance.attachments):
         raise Ec2Error(
@@ -52,6 +53,11 @@ def _check_attach(volume: Volume, instance: Instance, device: str) -> None:
         )
     if len(instance.attachments) >= VOLUMES_PER_INSTANCE:
         raise Ec2Error("AttachmentLimitExceeded", f"Volume count exceeds the limit of instance '{instance.id}'.")
+
+
+@lru_cache(maxsize=256)
+def _may_be_device(name: str) -> bool:
+    return _DEVICE_NAME.fullmatch(name) is not None
 
 
 def detach(world: World, params: Params, now: float, faults: list[Fault]) -> Reply:

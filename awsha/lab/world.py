@@ -6,6 +6,7 @@ import heapq
 import random
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 from awsha.lab.faults import FaultBook
@@ -79,7 +80,7 @@ class World:
 
     def stamp(self, at: float) -> datetime:
         """A time on the caller's clock as replies show it (whole seconds, as EC2's)."""
-        return datetime.fromtimestamp(int(self.epoch + at), UTC)
+        return _at_second(int(self.epoch + at))
 
     # Views
 
@@ -196,6 +197,11 @@ class World:
             off = instance.state in ("stopped", "terminated")
             _must(not (off and attachment.present), f"{instance.id} is off and has {attachment.volume_id}")
         _must(instance.state != "terminated" or not names, f"{instance.id} is terminated and holds a volume")
+
+
+@lru_cache(maxsize=256)
+def _at_second(second: int) -> datetime:
+    return datetime.fromtimestamp(second, UTC)
 
 
 def dry_run(params: Params) -> None:

@@ -11,6 +11,7 @@ from awsha.core.model import ApplicationState, CloudFacts, Heard, Role, Unknown
 from awsha.core.pacing import look_delay
 from awsha.core.situation import Code
 from awsha.core.steps import (
+    SCOPES,
     AssignAddresses,
     Attach,
     Detach,
@@ -68,9 +69,9 @@ def fresh(**facts: object) -> Bench:
 
 def test_it_looks_before_it_does_anything():
     bench = Bench()
-    assert bench.last.read == frozenset(Scope)
+    assert bench.last.read == SCOPES
     assert bench.last.start == ()
-    assert bench.turn().read == frozenset(), "one read of a kind at a time"
+    assert bench.turn().read == (), "one read of a kind at a time"
 
 
 def test_a_new_intent_makes_all_facts_old():
@@ -78,7 +79,7 @@ def test_a_new_intent_makes_all_facts_old():
     assert bench.last.plan.done
     bench.loop.set_intent(intent(Role.BACKUP, order=2))
     turn = bench.turn()
-    assert turn.read == frozenset(Scope)
+    assert turn.read == SCOPES
     assert turn.start == ()
     assert StopApplication() in bench.tell(app=ApplicationState.RUNNING).start, "stopping does not wait for EC2"
 

@@ -37,6 +37,7 @@ QUIET = frozenset(
 class Agent:
     """The service, or (`once`) the `awsha converge` that a notify starts when no service answers."""
 
+    __deletable__ = ("hands",)  # a word to mypyc: end() takes it away
     __slots__ = (
         "_asked", "_cloud_exact", "_cloud_seen", "_deadline", "_gone", "_held", "_looked", "_patient",
         "_reading", "_seen", "_turn_due", "_wake", "dead", "dozes_s", "events", "facts_at", "hands", "health",
@@ -131,7 +132,7 @@ class Agent:
         now = node.time()
         self._take(now)
         intent = node.newest()
-        if intent != loop.intent:
+        if intent is not loop.intent and intent != loop.intent:
             node.world.tell(node.name, f"intent: {loop.intent.role if loop.intent else None} -> "
                             f"{intent.role if intent else None}")  # fmt: skip
             self._end_holds()
@@ -362,6 +363,10 @@ class Agent:
         return value == (loop.vips if scope is Scope.ADDRESSES else loop.application)
 
     # --- its end ---
+
+    def end(self) -> None:
+        """Take it apart (World.end)."""
+        del self.hands
 
     def kill(self) -> None:
         """SIGKILL: the loop is lost; programs under way are over in a moment, one way or the other."""

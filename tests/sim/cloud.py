@@ -92,7 +92,6 @@ class Cloud:
         self.version = 0  # rises with each call and each effect
         self.exact = True  # the last look showed the truth, in all its parts
         self._due: float | None = None
-        self._seen: dict[int, tuple[object, Any]] = {}  # id of a history's entry -> (the entry, its facts)
 
     # --- time ---
 
@@ -198,30 +197,23 @@ class Cloud:
         """What DescribeVolumes says of a volume, as of a time."""
         volume = self.region.world.volumes[volume_id]
         entry = volume.view.read(at)
-        seen = self._seen.get(id(entry))
-        if seen is None or seen[0] is not entry:
+        if entry.seen is None:
             attachments, tags = entry.state
-            seen = (entry, _volume(volume_id, tuple(a[:3] for a in attachments), tags.get(facts.RELEASING_TAG),
-                                   volume.multi_attach, volume.zone))  # fmt: skip
-            self._seen[id(entry)] = seen
-        told: VolumeFacts = seen[1]
+            entry.seen = _volume(volume_id, tuple(a[:3] for a in attachments), tags.get(facts.RELEASING_TAG),
+                                 volume.multi_attach, volume.zone)  # fmt: skip
+        told: VolumeFacts = entry.seen
         return told
 
     def facts_of_instance(self, instance_id: str, at: float) -> InstanceFacts:
         """What DescribeInstances says of an instance, as of a time."""
         instance = self.region.world.instances[instance_id]
         entry = instance.view.read(at)
-        seen = self._seen.get(id(entry))
-        if seen is None or seen[0] is not entry:
+        if entry.seen is None:
             state, _, devices, secondaries, _ = entry.state
             primary = instance.interface.primary if instance.interface else ""
             names = tuple(device[1] for device in devices)
-            seen = (
-                entry,
-                _instance(instance_id, state, primary, secondaries, names, instance.zone, instance.subnet.id),
-            )
-            self._seen[id(entry)] = seen
-        told: InstanceFacts = seen[1]
+            entry.seen = _instance(instance_id, state, primary, secondaries, names, instance.zone, instance.subnet.id)
+        told: InstanceFacts = entry.seen
         return told
 
     # --- changing ---

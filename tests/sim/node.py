@@ -27,6 +27,8 @@ LOST = Unknown("the read failed")
 class Node:
     """Everything of one node. `boot` rises with each boot, and events of an older boot do not happen any more."""
 
+    __deletable__ = ("agent", "app", "ec2", "keepalived", "kernel")  # a word to mypyc: end() takes them away
+
     def __init__(self, world: World, name: str) -> None:
         self.world = world
         self.name = name
@@ -45,6 +47,7 @@ class Node:
         self.late_devices = False
         self.agent_wanted = True
         self.forks = 0
+        self.agents: list[Agent] = []  # all that there were
         self._fresh_start()
 
     def _fresh_start(self) -> None:
@@ -72,7 +75,9 @@ class Node:
         self.one_shot: Agent | None = None
 
     def _new_agent(self, once: bool = False) -> Agent:
-        return Agent(self, self.world.wiring.loop(self.world.shape.group, self.me), once)
+        made = Agent(self, self.world.wiring.loop(self.world.shape.group, self.me), once)
+        self.agents.append(made)
+        return made
 
     # --- time ---
 
@@ -140,6 +145,18 @@ class Node:
         held, self.held = self.held, []
         for act, args in held:
             self.after(0.02 * world.chance(), act, *args)
+
+    def end(self) -> None:
+        """Take it apart (World.end)."""
+        self.held.clear()
+        self.lock = None
+        self.one_shot = None
+        for agent in self.agents:
+            agent.end()
+        self.agents.clear()
+        for superblock in self.kernel.superblocks:
+            superblock.processes.clear()
+        del self.agent, self.app, self.ec2, self.keepalived, self.kernel
 
     # --- keepalived ---
 

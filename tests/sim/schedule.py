@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from functools import partial
 from itertools import accumulate
 from random import Random
 
@@ -25,6 +25,7 @@ LIVENESS_S = 240.0  # virtual seconds from healing to rest, at most
 EVENTS_MOST = 60_000
 # With these reasons a healed node may rest: nothing can cancel a detach that was asked for while it is mounted.
 REST = {Code.FENCED, Code.DETACH_REQUESTED, Code.DAMPED, Code.HOOK_WARNED}
+Table = tuple[list[faults.Mishap], list[int]]  # mishaps, and their weights added up
 MISCONFIGURED = {Code.MULTI_ATTACH, Code.TWO_ATTACHMENTS}
 
 
@@ -68,7 +69,9 @@ def run(seed: int, index: int, nodes: int = 2, *, wiring: Wiring = REAL, trace: 
     if rule:
         world.tell("", f"VIOLATION {rule}: {text}")
     told = f"{_headline(shape)}\n{world.trace.tell()}" if world.trace is not None else ""
-    return Result(seed, index, world.steps, world.events, rule, text, told, world.now - START)
+    result = Result(seed, index, world.steps, world.events, rule, text, told, world.now - START)
+    world.end()
+    return result
 
 
 def _headline(shape: Shape) -> str:
@@ -81,26 +84,27 @@ def _headline(shape: Shape) -> str:
     )
 
 
-def _pick(world: World, table: tuple[tuple[faults.Mishap, int], ...]) -> faults.Mishap:
-    mishaps, added_up = _added_up(table)
-    return mishaps[bisect(added_up, world.chance() * added_up[-1])]  # as Random.choices does it
-
-
-@lru_cache(maxsize=64)
-def _added_up(table: tuple[tuple[faults.Mishap, int], ...]) -> tuple[list[faults.Mishap], list[int]]:
-    """A table as `choices` takes it."""
+def _added_up(table: tuple[tuple[faults.Mishap, int], ...]) -> Table:
     return [mishap for mishap, _ in table], list(accumulate(weight for _, weight in table))
+
+
+MOVERS, HINDRANCES = _added_up(faults.MOVERS), _added_up(faults.HINDRANCES)
+
+
+def _pick(world: World, table: Table) -> faults.Mishap:
+    mishaps, added_up = table
+    return mishaps[bisect(added_up, world.chance() * added_up[-1])]  # as Random.choices does it
 
 
 def _plan_mishaps(world: World, favour: tuple[faults.Mishap, ...]) -> None:
     """One thing that makes the pair move, and mostly one to three that come at chosen events or times."""
     random = world.random
-    world.at(world.now + 0.5 * random.random(), _strike, world, faults.MOVERS)
+    world.at(world.now + 0.5 * random.random(), _strike, world, MOVERS)
     last = 0.5
     for _ in range(int(0.5 + 4.5 * random.random() * random.random()) + len(favour[:1])):
-        table = faults.HINDRANCES if random.random() < 0.85 else faults.MOVERS
+        table = HINDRANCES if random.random() < 0.85 else MOVERS
         if favour:
-            table = tuple((mishap, 1) for mishap in favour)
+            table = _added_up(tuple((mishap, 1) for mishap in favour))
         if random.random() < 0.5:
             world.at_step[1 + int(28 * random.random())] = partial(_strike, world, table)
             last = max(last, 4.0)
@@ -112,7 +116,7 @@ def _plan_mishaps(world: World, favour: tuple[faults.Mishap, ...]) -> None:
     world.at(world.now + last + (1.0 + 9.0 * chance**2 if chance < 0.95 else 30.0), _calm, world)
 
 
-def _strike(world: World, table: tuple[tuple[faults.Mishap, int], ...]) -> None:
+def _strike(world: World, table: Table) -> None:
     faults.strike(world, _pick(world, table), faults.likely_node(world))
 
 

@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING
 from awsha.core.loop import Ambient, Loop
 from awsha.core.model import ApplicationState, Heard, Intent, Role
 from awsha.core.steps import SCOPES, Scope
+from awsha.lab.rules import Latency
 from tests.sim.agent import HEARD_MARK
 from tests.sim.shape import PRIORITIES, Shape
 from tests.sim.vrrp import BACKUP, MASTER
+
+AT_ONCE = Latency.none()
 
 if TYPE_CHECKING:
     from tests.sim.node import Node
@@ -63,7 +66,7 @@ def _attach(world: World, node: Node) -> None:
     """EC2 and the kernel of the node that serves."""
     group, region = world.shape.group, world.cloud.region
     latency = region.latency
-    region.latency = type(latency).none()
+    region.latency = AT_ONCE
     for index, volume in enumerate(group.volumes):
         place = {"VolumeId": volume.id, "InstanceId": node.instance_id, "Device": f"/dev/sd{'fg'[index]}"}
         region.call("AttachVolume", place, world.now)

@@ -31,6 +31,8 @@ Event = tuple[Node | None, int, Callable[..., None], tuple[Any, ...]]  # where, 
 class World:
     """One schedule's world."""
 
+    __deletable__ = ("cloud", "network", "watch")  # a word to mypyc: end() takes them away
+
     def __init__(self, shape: Shape, random: Random, wiring: Wiring, trace: bool = False) -> None:
         self.shape = shape
         self.random = random
@@ -127,6 +129,18 @@ class World:
                 self.by_instance[instance_id].start()
             case AddressMoved():
                 pass
+
+    # --- its end ---
+
+    def end(self) -> None:
+        """Take it apart. All its parts know each other: whole, they would lie about until a garbage collection."""
+        self.queue.clear()
+        self.at_step.clear()
+        for node in self.nodes:
+            node.end()
+        self.nodes.clear()
+        self.by_instance.clear()
+        del self.cloud, self.network, self.watch
 
     # --- the client ---
 

@@ -2,13 +2,15 @@
 
 A copy of the sources, with data classes and constants written out (unroll.py, constants.py), goes through mypyc and the
 C compiler into build/sim/<hash of the sources>/, and is run from there in the place of the tree. A stale build is
-never used, since its name is another one. The installed package is not touched.
+never used, since its name is another one; nor is one that plays other schedules than the sources do: each is held
+against them before it gets its name. The installed package is not touched.
 """
 
 from __future__ import annotations
 
 import ast
 import hashlib
+import json
 import os
 import shutil
 import subprocess
@@ -20,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.sim.native import constants
-from tests.sim.native.unroll import CannotUnroll, unroll
+from tests.sim.native.unroll import CannotUnroll, changes, unroll
 
 ROOT = Path(__file__).resolve().parents[3]
 BUILDS = ROOT / "build" / "sim"
@@ -28,7 +30,15 @@ FIRST = "tests.sim.schedule"  # with all that it imports
 # What opens sockets and threads stays interpreted: the simulation has something else in its place.
 INTERPRETED = frozenset({"awsha.aws.call", "awsha.aws.client"})
 TIMEOUT_S = 900.0
-LEVEL = os.environ.get("AWSHA_SIM_LEVEL", "3")  # of gcc's optimisation; 0 is built three times as fast
+LEVEL = "3"  # of gcc's optimisation
+# What a build has to play as the sources do before it is used: enough that each mishap and each step comes many times.
+HELD_AGAINST = (
+    ("--seed", "31", "--schedules", "300"),
+    ("--seed", "32", "--schedules", "300", "--nodes", "3"),
+)
+# Nobody else's functions stand in for those of the build: calls between them go straight, or are inlined.
+FLAGS = ["-fvisibility=hidden", "-fno-semantic-interposition", "-fno-plt"]
+PLAYED = ("schedules", "violations", "steps", "events", "digest", "rules")
 # What ast.unparse leaves out ("type: ignore"), and what data classes written out do not agree on with their bases.
 CONFIG = "[mypy]\nfollow_imports = silent\ndisable_error_code = override, no-untyped-def\n"
 
@@ -56,7 +66,7 @@ def sources() -> dict[str, Path]:
 def fingerprint(found: dict[str, Path]) -> str:
     """The name of the build of these sources by this interpreter and these tools. Raises CannotBuild without mypyc."""
     try:
-        tools = f"{sys.version} {version('mypy')} {version('setuptools')} {LEVEL} {CONFIG}"
+        tools = f"{sys.version} {version('mypy')} {version('setuptools')} {LEVEL} {FLAGS} {CONFIG}"
     except PackageNotFoundError as error:
         raise CannotBuild(f"{error.name} is not installed") from error
     digest = hashlib.sha256(tools.encode())
@@ -77,8 +87,9 @@ def built() -> Path:
     work = BUILDS / f"{place.name}.{os.getpid()}"
     shutil.rmtree(work, ignore_errors=True)
     try:
-        _write(work, found)
+        write(work, found)
         _compile(work)
+        prove(work)
         for old in BUILDS.iterdir():
             if "." not in old.name:  # not what somebody else is building
                 shutil.rmtree(old, ignore_errors=True)
@@ -91,13 +102,15 @@ def built() -> Path:
     return place
 
 
-def _write(work: Path, found: dict[str, Path]) -> None:
+def write(work: Path, found: dict[str, Path]) -> None:
     """The copy of the sources: all of awsha and the simulation, those that are compiled in their compilable form."""
     for part in ("awsha", "tests/sim"):
         shutil.copytree(ROOT / part, work / part, ignore=shutil.ignore_patterns("__pycache__"))
     (work / "tests" / "__init__.py").touch()
     try:
-        trees = {name: ast.parse(unroll(path.read_text())) for name, path in found.items()}
+        texts = {name: path.read_text() for name, path in found.items()}
+        changed = frozenset().union(*(changes(text) for text in texts.values()))
+        trees = {name: ast.parse(unroll(text, changed)) for name, text in texts.items()}
     except CannotUnroll as error:
         raise CannotBuild(str(error)) from error
     known = {enum for tree in trees.values() for enum in constants.enums(tree)}
@@ -126,6 +139,28 @@ def _compile(work: Path) -> None:
     shutil.rmtree(work / "build", ignore_errors=True)
 
 
+def prove(work: Path) -> None:
+    """Raise CannotBuild unless the simulation in `work` plays the same schedules as the sources, uncompiled."""
+    for asked in HELD_AGAINST:
+        there, here = _played(work, asked), _played(ROOT, asked)
+        if there != here:
+            raise CannotBuild(f"what was compiled plays other schedules: {there}, and the sources {here}")
+
+
+def _played(place: Path, asked: tuple[str, ...]) -> dict[str, Any]:
+    """What the simulation in `place`, as it is there, says of these schedules."""
+    command = [sys.executable, "-P", "-m", "tests.sim", "--interpreted", "--json", *asked]
+    done = subprocess.run(
+        command, cwd=place, env={**os.environ, "PYTHONPATH": str(place)}, timeout=TIMEOUT_S, capture_output=True,
+        text=True, check=False,
+    )  # fmt: skip
+    try:
+        told = json.loads(done.stdout)
+    except ValueError as error:
+        raise CannotBuild(f"what was compiled does not run: {done.stderr[-500:]}") from error
+    return {part: told[part] for part in PLAYED}
+
+
 def _side_by_side(self: Any, sources: list[str], *args: Any, **kwargs: Any) -> list[str]:
     """CCompiler.compile of one extension's files on all processors."""
     plain = type(self).compile_one_after_the_other
@@ -134,16 +169,25 @@ def _side_by_side(self: Any, sources: list[str], *args: Any, **kwargs: Any) -> l
     return [built_object for part in parts for built_object in part]
 
 
+def translate() -> list[Any]:
+    """Write C for what modules.txt names, in the current directory; the extensions that are to be made of it."""
+    from mypyc.build import mypycify
+
+    modules = Path("modules.txt").read_text().split()
+    found = mypycify(["--config-file", "mypy.ini", *modules], opt_level=LEVEL, debug_level="0", multi_file=True)
+    for extension in found:
+        extension.extra_compile_args += FLAGS
+    return list(found)
+
+
 def main() -> None:
     """Build what modules.txt names, in the current directory."""
-    from mypyc.build import mypycify
     from setuptools import setup
     from setuptools._distutils.ccompiler import CCompiler
 
     CCompiler.compile_one_after_the_other = CCompiler.compile
     CCompiler.compile = _side_by_side
-    modules = Path("modules.txt").read_text().split()
-    extensions = mypycify(["--config-file", "mypy.ini", *modules], opt_level=LEVEL, debug_level="0", multi_file=True)
+    extensions = translate()
     arguments = ["build_ext", "--inplace", "--parallel", str(os.cpu_count() or 1)]
     setup(name="sim", packages=[], ext_modules=extensions, script_args=arguments)
 

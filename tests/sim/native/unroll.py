@@ -29,14 +29,26 @@ class Field:
     init: bool = True
 
 
-def unroll(source: str) -> str:
-    """A module's source with its data classes written out. Raises CannotUnroll."""
+Changes = frozenset[frozenset[str]]  # the fields that the calls of dataclasses.replace name, call by call
+
+
+def changes(source: str) -> Changes:
+    """What a module's calls of `replace` change."""
+    calls = (node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call))
+    return frozenset(frozenset(str(k.arg) for k in call.keywords) for call in calls if _is_replace(call))
+
+
+def unroll(source: str, changed: Changes | None = None) -> str:
+    """A module's source with its data classes written out. Raises CannotUnroll.
+
+    Only what one of `changed` can be meant for gets a method `replaced`, which is long; None: every class.
+    """
     tree = ast.parse(source)
     known: dict[str, list[Field]] = {}  # data classes of this module so far: a base must be one of them
     classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
     bases = {ast.unparse(base) for node in classes for base in node.bases}
     for node in classes:
-        _unroll_class(node, known, bases)
+        _unroll_class(node, known, bases, changed)
     place = 1 + max((i for i, node in enumerate(tree.body[:3]) if _begins(node)), default=-1)
     tree.body.insert(place, ast.parse("from typing import cast").body[0])
     tree.body.insert(place, ast.parse("from mypy_extensions import mypyc_attr").body[0])
@@ -53,12 +65,16 @@ class _Replace(ast.NodeTransformer):
 
     def visit_Call(self, node: ast.Call) -> ast.AST:
         self.generic_visit(node)
-        if isinstance(node.func, ast.Name) and node.func.id == "replace":
+        if _is_replace(node):
             return ast.Call(ast.Attribute(node.args[0], "replaced", ast.Load()), [], node.keywords)
         return node
 
 
-def _unroll_class(node: ast.ClassDef, known: dict[str, list[Field]], bases: set[str]) -> None:
+def _is_replace(call: ast.Call) -> bool:
+    return isinstance(call.func, ast.Name) and call.func.id == "replace"
+
+
+def _unroll_class(node: ast.ClassDef, known: dict[str, list[Field]], bases: set[str], changed: Changes | None) -> None:
     options = _options(node)
     if options is None:
         return
@@ -68,7 +84,9 @@ def _unroll_class(node: ast.ClassDef, known: dict[str, list[Field]], bases: set[
     known[node.name] = fields
     methods = [_init(fields, node), *_same(node.name, fields, options), _repr(node.name, fields)]
     if not node.bases and node.name not in bases:  # where the types of a base and a derived class need not agree
-        methods += [_match_args(fields), *_replaced(node.name, fields)]
+        methods.append(_match_args(fields))
+        if changed is None or any(names <= {field.name for field in fields} for names in changed):
+            methods += _replaced(node.name, fields)
     for statement in own:
         statement.value = None
     acyclic = ast.parse("mypyc_attr(acyclic=True, free_list_len=1)", mode="eval").body
