@@ -77,7 +77,9 @@ class Converger:
         while True:
             yield self.turn()
             assert self.last is not None  # noqa: S101
-            self._wait(min(self.last.wake_at - boottime(), TURN_MOST_S))
+            due = min(self.last.wake_at, boottime() + TURN_MOST_S)
+            while not self._wait(due - boottime()) and boottime() < due:
+                pass
 
     def turn(self) -> Turn:
         """Take in the newest intent, decide, and set going what was decided."""
@@ -111,18 +113,24 @@ class Converger:
         outcome = self.hands.run(step, planned)
         self._events.put(_Finished(step, outcome, boottime() - started))
 
-    def _wait(self, timeout_s: float) -> None:
-        """Wait for one event, then take in all that have come."""
+    def _wait(self, timeout_s: float) -> bool:
+        """Wait for one event, then take in all that have come. True when there is something to decide."""
+        news = False
         with contextlib.suppress(queue.Empty):
-            self._take(self._events.get(timeout=max(timeout_s, 0.0)))
+            news = self._take(self._events.get(timeout=max(timeout_s, 0.0)))
             while True:
-                self._take(self._events.get_nowait())
+                news |= self._take(self._events.get_nowait())
+        return news
 
-    def _take(self, event: _Read | _Finished | _Poke) -> None:
+    def _take(self, event: _Read | _Finished | _Poke) -> bool:
+        """Take one event in. False when nothing is to be decided anew: at rest, a look that shows what is known."""
         now = boottime()
         match event:
             case _Read(scope, value):
+                before = self._facts()
                 self.loop.read(scope, value, now)
+                rests = self.last is not None and self.last.plan.done and not self.loop.looks_at_once()
+                return not rests or self._facts() != before
             case _Finished(step, outcome, took_s):
                 self.loop.finished(step, outcome, now)
                 if self.history is not None:
@@ -130,6 +138,12 @@ class Converger:
                 self.journal.finished(self.loop.group.name, step, outcome, took_s)
             case _Poke(scopes):
                 self.loop.poke(*scopes)
+        return True
+
+    def _facts(self) -> tuple[object, ...]:
+        """What looks have shown."""
+        loop = self.loop
+        return loop.cloud, loop.disks, loop.vips, loop.application, loop.memory
 
     def close(self, timeout_s: float) -> None:
         """Wait for steps under way, at most `timeout_s`; they are bounded by their own time-outs."""

@@ -193,6 +193,11 @@ class Loop:
 
     # --- what comes out ---
 
+    def looks_at_once(self) -> bool:
+        """Whether the next turn will ask for facts because they may have changed, not because it is time."""
+        read = (scope for scope in SCOPES if scope is not Scope.APPLICATION or self.group.application)
+        return any(fact.stale and not fact.asked for fact in map(self._freshness.of, read))
+
     def turn(self, now: float, wall: float, ambient: Ambient) -> Turn:
         """Decide at this moment. The reads and steps in the answer count as under way from here on."""
         situation = self.situation(now, wall, ambient)
