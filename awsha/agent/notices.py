@@ -6,6 +6,7 @@ After the work, and never in its way: a thread for each, a bound for each try, a
 from __future__ import annotations
 
 import json
+import os
 import queue
 import sys
 import threading
@@ -19,7 +20,7 @@ from awsha.core.notice import Notice, notice
 from awsha.core.policy import Notify
 from awsha.core.transition import Transition
 from awsha.host.clock import boottime
-from awsha.host.run import DIRECTORIES, failure, run
+from awsha.host.run import CREDENTIALS, DIRECTORIES, failure, run
 
 COMMAND_S = 30.0
 PUBLISH_S = 15.0  # a program that starts, and a request with both of its time-outs
@@ -157,7 +158,8 @@ def tell_topic(topic: str, told: Notice, give_up: Callable[[], bool] | None = No
     }
     # -P: nothing is imported from wherever this process stands
     argv = [sys.executable, "-P", "-m", "awsha.aws.sns"]
-    done = run(argv, PUBLISH_S, check=False, input=json.dumps(content).encode(), give_up=give_up)
+    own = {name: value for name, value in os.environ.items() if name in CREDENTIALS}  # it is awsha, and signs as awsha
+    done = run(argv, PUBLISH_S, check=False, input=json.dumps(content).encode(), give_up=give_up, env=own)
     if done.returncode == 0:
         return
     try:

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from awsha.core.fencing import LEAVING, heard_alive
+from awsha.core.fencing import LEAVING, alive
 from awsha.core.model import (
     Attachment,
     CloudFacts,
@@ -72,16 +72,18 @@ def end(draft: Draft) -> None:
     over = until(s.host.marks)
     if over is None:
         return
-    settled = s.intent is not None and s.intent.role is not Role.MASTER and any(_masters(s))
-    if s.now >= over or (settled and RELEASED in s.host.marks):
+    if s.now >= over or (RELEASED in s.host.marks and _settled(s)):
         for name in sorted(s.host.marks):
             if name == RELEASED or name.startswith(SWITCHOVER):
                 draft.step(LiftMark(name))
 
 
-def _masters(s: Situation) -> Iterable[bool]:
-    """For each peer, whether it is master by its own adverts."""
-    return (heard_alive(s, peer) for peer in s.me.peers.values())
+def _settled(s: Situation) -> bool:
+    """Whether a peer is master, or was since this node is out: it may have failed before anybody looked."""
+    if s.intent is None or s.intent.role is Role.MASTER:
+        return False
+    heard = [s.host.heard[peer] for peer in s.me.peers.values() if peer in s.host.heard]
+    return any(h.priority > 0 and (h.at > s.intent.recorded_at or alive(h, s.now, s.group.advert_int)) for h in heard)
 
 
 def why_released(s: Situation) -> str:

@@ -34,11 +34,13 @@ KEEP = 1 << 20  # bytes of each output stream that are kept: the last ones
 # keepalived starts its scripts with a stripped environment; file system tools live in sbin.
 DIRECTORIES = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
 # What no other program is told: the agent's credentials, if it has any in its environment, and its wire to systemd.
-OWN = frozenset({
+CREDENTIALS = frozenset({
     "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_SECURITY_TOKEN",
-    "AWS_CONTAINER_AUTHORIZATION_TOKEN", "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID",
-    "LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PID",
+    "AWS_CONTAINER_AUTHORIZATION_TOKEN",
 })  # fmt: skip
+OWN = CREDENTIALS | {
+    "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PID",
+}  # fmt: skip
 PACKAGES = {
     "blkid": "util-linux",
     "mount": "util-linux (Debian: mount)",

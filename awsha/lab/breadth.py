@@ -81,7 +81,7 @@ def seed_vpc(backend: Any, subnets: Mapping[str, Subnet]) -> None:  # noqa: ANN4
     """Give moto the network that the rules speak of; moto's own create calls would invent other ids."""
     models: Any = importlib.import_module("moto.ec2.models")  # untyped: moto calls its own classes abstract
     if VPC in backend.vpcs:
-        return
+        backend.reset()  # of another region in this process, which is over: moto's backends are its globals
     first = ipaddress.IPv4Network(next(iter(subnets.values())).cidr)
     cidr = str(first.supernet(new_prefix=16) if first.prefixlen > 16 else first)
     vpc = models.vpcs.VPC(backend, VPC, cidr, is_default=False)

@@ -123,15 +123,18 @@ def test_nothing_is_written_through_a_link(own: Path, monkeypatch: pytest.Monkey
     (own / f".target.{os.getpid()}").symlink_to(precious)
     (own / f".m.prom.{os.getpid()}").symlink_to(precious)
     for write in (
+        lambda: replace(own / "m.prom", "new"),
         lambda: paths.write_atomically(target, "new"),
         lambda: replace(target, "new"),
-        lambda: replace(own / "m.prom", "new"),
-        lambda: write_atomic(target, "new", 0o600),
     ):
         target.unlink(missing_ok=True)
         target.symlink_to(precious)
         write()
     assert target.read_text() == "new"
+    target.unlink()
+    target.symlink_to(precious)
+    with pytest.raises(AwshaError, match="is a symbolic link"):
+        write_atomic(target, "new", 0o600)
     assert precious.read_text() == "precious"
     paths.private_dir(own / "run" / "health")
     for name in ("health/data", "converge-data.log", "lock"):

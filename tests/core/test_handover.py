@@ -114,6 +114,13 @@ def test_a_switched_over_node_comes_back_when_a_peer_is_master_and_not_before():
     assert not any(step.needs for step in both), "EC2 need not answer for it"
 
 
+def test_a_switched_over_node_comes_back_too_when_the_peer_took_over_and_failed_at_once():
+    gone = bare(switching(Role.FAULT, heard={"b": Heard(NOW - 5, 100)}))  # out since NOW - 10
+    assert set(plan(gone).steps) == {LiftMark(RELEASED), LiftMark(UNTIL)}
+    for before in (Heard(NOW - 11, 100), Heard(NOW - 5, 0)):
+        assert plan(bare(switching(Role.FAULT, heard={"b": before}))).steps == ()
+
+
 @pytest.mark.parametrize("role", [Role.MASTER, Role.FAULT])
 def test_a_switched_over_node_comes_back_when_its_time_is_over(role: Role):
     late = replace(switching(role), now=NOW + 101)

@@ -26,7 +26,7 @@ def inventory() -> dict[str, Any]:
         done = subprocess.run(argv, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
         sys.exit(f"awsha discover: {error}")
-    if done.returncode != 0:
+    if done.returncode not in (0, 1) or not done.stdout.strip():  # 1: it found nothing
         sys.exit(f"awsha discover: {done.stderr.strip()}")
     found = json.loads(done.stdout)["instances"]
     names = [item["name"] for item in found]
