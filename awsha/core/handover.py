@@ -34,16 +34,20 @@ FAILED_S = 60.0  # a release so soon after a failure as master is one because of
 TRIES = 3  # of an answer: it is a courtesy, and nothing of the service depends on it
 
 
-@dataclass(frozen=True, slots=True)
 class LiftMark(SetMark):
     """Remove a mark that an operator has set for a time: that depends on nothing that EC2 or a disk could say."""
 
-    present: bool = False
+    __slots__ = ()
 
     @property
     def needs(self) -> frozenset[Scope]:
         """The moment alone."""
         return frozenset()
+
+
+def lift(name: str) -> LiftMark:
+    """The step that removes this mark."""
+    return LiftMark(name, present=False)
 
 
 def mark(until: float) -> str:
@@ -75,7 +79,7 @@ def end(draft: Draft) -> None:
     if s.now >= over or (RELEASED in s.host.marks and _settled(s)):
         for name in sorted(s.host.marks):
             if name == RELEASED or name.startswith(SWITCHOVER):
-                draft.step(LiftMark(name))
+                draft.step(lift(name))
 
 
 def _settled(s: Situation) -> bool:

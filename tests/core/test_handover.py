@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from awsha.core import guards, handover
-from awsha.core.handover import RELEASED, LiftMark, Stage, seen
+from awsha.core.handover import RELEASED, Stage, lift, seen
 from awsha.core.health import Verdict, verdict
 from awsha.core.model import ApplicationState, CloudFacts, Faults, Heard, Releasing, Role, Serving, Unknown
 from awsha.core.plan import PAUSED, plan
@@ -108,7 +108,7 @@ def test_a_switched_over_node_comes_back_when_a_peer_is_master_and_not_before():
     gone = bare(switching(Role.FAULT))
     assert (plan(gone).steps, plan(gone).done) == ((), True)
     assert not verdict(gone, plan(gone), Verdict(True)).ok
-    both = {LiftMark(RELEASED), LiftMark(UNTIL)}
+    both = {lift(RELEASED), lift(UNTIL)}
     assert set(plan(bare(switching(Role.FAULT, heard=HEARD))).steps) == both
     assert not both & set(plan(switching(Role.MASTER, heard=HEARD)).steps), "VRRP has not given way yet"
     assert not any(step.needs for step in both), "EC2 need not answer for it"
@@ -116,7 +116,7 @@ def test_a_switched_over_node_comes_back_when_a_peer_is_master_and_not_before():
 
 def test_a_switched_over_node_comes_back_too_when_the_peer_took_over_and_failed_at_once():
     gone = bare(switching(Role.FAULT, heard={"b": Heard(NOW - 5, 100)}))  # out since NOW - 10
-    assert set(plan(gone).steps) == {LiftMark(RELEASED), LiftMark(UNTIL)}
+    assert set(plan(gone).steps) == {lift(RELEASED), lift(UNTIL)}
     for before in (Heard(NOW - 11, 100), Heard(NOW - 5, 0)):
         assert plan(bare(switching(Role.FAULT, heard={"b": before}))).steps == ()
 
@@ -124,15 +124,15 @@ def test_a_switched_over_node_comes_back_too_when_the_peer_took_over_and_failed_
 @pytest.mark.parametrize("role", [Role.MASTER, Role.FAULT])
 def test_a_switched_over_node_comes_back_when_its_time_is_over(role: Role):
     late = replace(switching(role), now=NOW + 101)
-    assert {LiftMark(RELEASED), LiftMark(UNTIL)} <= set(plan(late).steps)
+    assert {lift(RELEASED), lift(UNTIL)} <= set(plan(late).steps)
 
 
 def test_what_is_left_of_a_switchover_is_taken_away_and_a_release_stays():
     alone = serving(host=host(MOUNTED, app=RUNNING, marks=frozenset({UNTIL})))
     assert plan(alone).done, "another one may be about to begin"
-    assert plan(replace(alone, now=NOW + 101)).steps == (LiftMark(UNTIL),)
+    assert plan(replace(alone, now=NOW + 101)).steps == (lift(UNTIL),)
     assert plan(replace(alone, host=replace(alone.host, marks=frozenset({"switchover:x"})))).steps == (
-        LiftMark("switchover:x"),
+        lift("switchover:x"),
     )
     released = bare(serving(intent=intent(Role.FAULT), host=host(marks=frozenset({RELEASED}), heard=HEARD)))
     assert plan(released).steps == ()
