@@ -171,8 +171,11 @@ def _volume(record: Mapping[str, Any], action: str) -> VolumeFacts:
 
 def _tag(record: Mapping[str, Any], key: str, action: str) -> str | None:
     """The value of a tag, None when there is none."""
-    value = {tag.get("Key"): tag.get("Value") for tag in _records(record, "Tags", action)}.get(key)
-    return value if isinstance(value, str) else None
+    for tag in _records(record, "Tags", action):
+        if tag.get("Key") == key:
+            value = tag.get("Value")
+            return value if isinstance(value, str) else None
+    return None
 
 
 def _attachment(record: Mapping[str, Any], action: str) -> Attachment:

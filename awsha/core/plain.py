@@ -29,6 +29,8 @@ _SECRETS = tuple(
 
 def printable(text: str) -> str:
     """One line without control characters: blanks for line ends and tabs, `?` for what else is not printable."""
+    if text.isprintable():
+        return text.strip()
     return "".join(c if c.isprintable() else " " if c.isspace() else "?" for c in text).strip()
 
 

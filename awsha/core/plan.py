@@ -32,7 +32,7 @@ def plan(s: Situation) -> Plan:
     elif goal == "release":
         _release(draft)
     _say_damped(draft)
-    if PAUSED not in s.host.marks:
+    if s.host.marks and PAUSED not in s.host.marks:
         handover.end(draft)
     hooks.warn(draft)
     started, held_back = pace(draft.steps, s.memory, s.now)
