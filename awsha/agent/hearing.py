@@ -29,7 +29,7 @@ class Hearing:
             for name in addresses
             if HEARD_MARK + name in marks.all()
         }
-        self._table = Table(addresses, kept)
+        self._table = Table(addresses, kept, {g.virtual_router_id: g.advert_int for g in policy.groups})
 
     def drain(self) -> list[Advert]:
         """Take in what has come; returns the adverts of configured peers in configured groups."""

@@ -35,6 +35,12 @@ def alive(heard: Heard, now: float, advert_int: float) -> bool:
     return heard.priority > 0 and now - heard.at < 3 * advert_int
 
 
+def heard_next(before: Heard | None, at: float, priority: int, advert_int: float) -> Heard:
+    """What is known of a peer with its next advert: a silence that VRRP does not wait for is a break."""
+    unbroken = before is not None and alive(before, at, advert_int)
+    return Heard(at, priority, before.since if before is not None and unbroken else at)
+
+
 def heard_alive(s: Situation, node: str) -> bool:
     """Whether `node` is master by its own adverts."""
     heard = s.host.heard.get(node)

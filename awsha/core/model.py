@@ -232,10 +232,14 @@ class Holder:
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """The last VRRP advert of one peer. Priority 0 means that it resigned."""
+    """The last VRRP advert of one peer. Priority 0 means that it resigned.
+
+    `since`: when the first of those came that have followed each other without a break; 0: as long as is known.
+    """
 
     at: float
     priority: int
+    since: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

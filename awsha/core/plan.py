@@ -147,8 +147,12 @@ def _no_rival(draft: Draft, holder: str) -> bool:
         return False
     if instance is None or instance.state in fencing.GONE:
         return True
-    heard = fencing.heard_alive(s, s.me.peers.get(holder, ""))
-    return heard and draft.standing(Code.HOLDER_HEARD, holder) >= s.group.timeouts.unfence_s
+    name = s.me.peers.get(holder, "")
+    heard = s.host.heard.get(name)
+    if heard is None or not fencing.heard_alive(s, name):
+        return False
+    # a break between two looks is one too
+    return min(draft.standing(Code.HOLDER_HEARD, holder), s.now - heard.since) >= s.group.timeouts.unfence_s
 
 
 def _acquire(draft: Draft) -> bool:

@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from awsha.core.errors import AwshaError
+from awsha.core.fencing import heard_next
 from awsha.core.model import Heard
 
 PROTOCOL = 112
@@ -95,10 +96,16 @@ class Table:
     """Who was heard, by router id and peer address. Bounded: only known peers are kept.
 
     peers: node name -> address. heard: what an earlier agent of this boot had heard (entries()), so that "ever heard
-    since boot" outlives a restart; the caller keeps it with the boot id.
+    since boot" outlives a restart; the caller keeps it with the boot id. advert_int: by router id, in seconds.
     """
 
-    def __init__(self, peers: Mapping[str, str], heard: Mapping[tuple[int, str], Heard] | None = None) -> None:
+    def __init__(
+        self,
+        peers: Mapping[str, str],
+        heard: Mapping[tuple[int, str], Heard] | None = None,
+        advert_int: Mapping[int, float] | None = None,
+    ) -> None:
+        self._advert_int = advert_int or {}
         self._names = {address: name for name, address in peers.items()}
         self._heard = {key: value for key, value in (heard or {}).items() if key[1] in self._names}
 
@@ -112,7 +119,8 @@ class Table:
             before = self._heard.get(key)
             if before is None or before.priority != advert.priority:
                 news.add(advert.router_id)
-            self._heard[key] = Heard(advert.at, advert.priority)
+            interval = self._advert_int.get(advert.router_id, 1.0)
+            self._heard[key] = heard_next(before, advert.at, advert.priority, interval)
         return frozenset(news)
 
     def heard(self, router_id: int) -> dict[str, Heard]:

@@ -81,10 +81,22 @@ def test_the_table_keeps_known_peers_and_tells_news():
     assert table.note([first, Advert("10.0.0.99", 3, 51, 150, (), 1.0)]) == {51}
     assert table.note([Advert("10.0.0.11", 3, 51, 150, (), 2.0)]) == frozenset()
     assert table.note([Advert("10.0.0.11", 3, 51, 0, (), 3.0)]) == {51}
-    assert table.heard(51) == {"b": Heard(3.0, 0)}
+    assert table.heard(51) == {"b": Heard(3.0, 0, 1.0)}
     assert table.heard(52) == {}
-    assert Table({"b": "10.0.0.11"}, table.entries()).heard(51) == {"b": Heard(3.0, 0)}
+    assert Table({"b": "10.0.0.11"}, table.entries()).heard(51) == {"b": Heard(3.0, 0, 1.0)}
     assert Table({"c": "10.0.0.12"}, table.entries()).heard(51) == {}
+
+
+@pytest.mark.parametrize(("at", "priority", "since"), [(2.9, 150, 1.0), (4.1, 150, 4.1), (2.9, 0, 2.9)])
+def test_a_silence_or_a_resignation_is_a_break(at: float, priority: int, since: float):
+    table = Table({"b": "10.0.0.11"}, advert_int={51: 1.0})
+    adverts = [
+        Advert("10.0.0.11", 3, 51, number, (), when) for when, number in ((1.0, 150), (2.0, priority), (at, 150))
+    ]
+    if at > 4:
+        adverts.pop(1)
+    table.note(adverts)
+    assert table.heard(51) == {"b": Heard(at, 150, since)}
 
 
 def test_adverts_are_heard_and_own_ones_are_not(sandbox):

@@ -623,6 +623,8 @@ def test_a_fenced_node_comes_back_after_it_has_heard_the_holder_for_long():
     assert "SetMark" not in kinds(since(s, 61, (Code.HOLDER_HEARD, B))), "silence counts for nothing"
     assert "SetMark" not in kinds(since(heard, 59, (Code.HOLDER_HEARD, B)))
     assert only(since(heard, 61, (Code.HOLDER_HEARD, B)), SetMark) == SetMark("fenced", present=False)
+    broken = replace(heard, host=replace(heard.host, heard={"b": replace(heard.host.heard["b"], since=NOW - 59)}))
+    assert "SetMark" not in kinds(since(broken, 61, (Code.HOLDER_HEARD, B))), "it was silent between two looks"
 
 
 @pytest.mark.parametrize("facts", [cloud(), cloud(volume((B, "attached")), "b", "stopped")])

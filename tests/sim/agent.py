@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from awsha.core.fencing import heard_next
 from awsha.core.loop import Ambient, Loop, Turn
 from awsha.core.model import CloudFacts, Heard, Intent, Role
 from awsha.core.situation import Code
@@ -107,7 +108,8 @@ class Agent:
         now = self.node.time()
         if name not in self.heard:
             self.node.put_mark(HEARD_MARK + name)
-        self.heard = {**self.heard, name: Heard(now, priority)}
+        advert_int = self.loop.group.advert_int
+        self.heard = {**self.heard, name: heard_next(self.heard.get(name), now, priority, advert_int)}
         if priority > 0:
             self.node.world.watch.heard(self.node, name)
         intent = self.loop.intent

@@ -41,6 +41,7 @@ FOUND = (
           "fenced-takes"),
     Found("stuck_attachment_detached_with_unreadable_mounts", 1592, (faults.stuck, faults.unreadable), "guess"),
     Found("a_check_of_an_earlier_take_counted_for_a_later_one", 41057, (), "unchecked", seed=2026),
+    Found("a_break_between_two_looks_did_not_count_as_one", 449009, (), "fenced-takes", seed=2028),
 )  # fmt: skip
 
 
