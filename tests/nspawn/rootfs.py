@@ -77,7 +77,8 @@ def _make(fresh: bool) -> None:
     half = FOLDER / "half-made"
     shutil.rmtree(half, ignore_errors=True)
     argv = [
-        "nice", "-n", "10", "mmdebstrap", "--quiet", "--variant=minbase",
+        # What it mounts below (proc, sys, dev) is gone with it, also when it is killed: the next run deletes that tree.
+        "unshare", "--mount", "nice", "-n", "10", "mmdebstrap", "--quiet", "--variant=minbase",
         f"--include={','.join(FRESH if fresh else PACKAGES)}", *(_downloading() if fresh else ()),
         *(f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in UNUSED),
         codename(), str(half), *map(str, sources()),
