@@ -18,9 +18,11 @@ FIFO = ".fifo"
 _HINTS = {
     "AuthorizationError": "allow sns:Publish on the topic to this instance's role: awsha iam-policy has it",
     "AccessDenied": "allow sns:Publish on the topic to this instance's role: awsha iam-policy has it",
+    "NoCredentialsError": "give the instance a role (aws ec2 associate-iam-instance-profile)",
     "NotFound": "correct sns_topic in awsha.toml, or create the topic",
 }
 _KEY_HINT = "the topic's KMS key must allow kms:GenerateDataKey and kms:Decrypt to this instance's role"
+_TRY_HINT = "awsha check --notify tries it again"
 _ROUTE_HINT = "check the route, the security group and DNS to the SNS endpoint (or AWS_ENDPOINT_URL)"
 
 
@@ -66,7 +68,7 @@ def _typed(raw: Exception) -> AwshaError:
     error = response.get("Error", {}) if isinstance(response, dict) else {}
     code = str(error.get("Code") or type(raw).__name__)
     told = " ".join(str(error.get("Message") or raw).split())[:300]
-    hint = _KEY_HINT if code.startswith("KMS") else _HINTS.get(code, "" if error else _ROUTE_HINT)
+    hint = _KEY_HINT if code.startswith("KMS") else _HINTS.get(code, _TRY_HINT if error else _ROUTE_HINT)
     return AwshaError(f"sns:Publish: {code}: {told}", hint=hint)
 
 

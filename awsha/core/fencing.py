@@ -37,8 +37,9 @@ def alive(heard: Heard, now: float, advert_int: float) -> bool:
 
 def heard_next(before: Heard | None, at: float, priority: int, advert_int: float) -> Heard:
     """What is known of a peer with its next advert: a silence that VRRP does not wait for is a break."""
-    unbroken = before is not None and alive(before, at, advert_int)
-    return Heard(at, priority, before.since if before is not None and unbroken else at)
+    if before is None or not alive(before, at, advert_int):
+        return Heard(at, priority, at)
+    return Heard(at, priority, before.since)
 
 
 def heard_alive(s: Situation, node: str) -> bool:

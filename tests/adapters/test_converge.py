@@ -11,9 +11,9 @@ from awsha import notify
 from awsha.agent.converge import Converger, _Read
 from awsha.agent.journal import Journal
 from awsha.core.loop import Loop
-from awsha.core.model import ApplicationState, Heard, Hook, Intent
-from awsha.core.policy import Group
+from awsha.core.model import ApplicationState, Intent
 from awsha.core.steps import Outcome, Scope, Step
+from tests.adapters.hands import Hands
 from tests.adapters.one_node import PATIENCE_S
 from tests.core.situations import ABSENT, GROUP, ME, PRESENT, VOL, B, cloud, volume
 
@@ -21,7 +21,7 @@ HELD_BY_B = cloud(volume((B, "attached")), "b")
 
 
 @dataclass
-class Resting:
+class Resting(Hands):
     """Hands of a standby at rest."""
 
     facts: dict[Scope, object] = field(
@@ -32,24 +32,6 @@ class Resting:
             Scope.APPLICATION: ApplicationState.STOPPED,
         }
     )
-
-    @property
-    def observer(self) -> Resting:
-        return self
-
-    hearing = marks = hooks = observer
-
-    def points(self) -> frozenset[Hook]:
-        return frozenset()
-
-    def read(self, scope: Scope) -> object:
-        return self.facts[scope]
-
-    def heard(self, _group: Group) -> dict[str, Heard]:
-        return {}
-
-    def all(self) -> frozenset[str]:
-        return frozenset()
 
     def run(self, step: Step, _planned: Intent | None) -> Outcome:
         raise AssertionError(f"nothing is to be done: {step}")

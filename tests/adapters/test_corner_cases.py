@@ -22,11 +22,12 @@ from awsha.agent.journal import Journal
 from awsha.agent.marks import Marks
 from awsha.agent.observe import Observer
 from awsha.core.loop import Loop
-from awsha.core.model import ApplicationState, Heard, Hook, InstanceState, Intent, Mount, Role, Self
+from awsha.core.model import ApplicationState, InstanceState, Intent, Mount, Role, Self
 from awsha.core.policy import Group, Node, Policy, Volume
 from awsha.core.steps import ListHolders, Outcome, Scope, Signal, Step, StopInstance, Unmount
 from awsha.host import mounts
 from tests.adapters.conftest import Sandbox
+from tests.adapters.hands import Hands
 from tests.adapters.one_node import PATIENCE_S
 from tests.core.test_corner_cases import many
 
@@ -145,40 +146,11 @@ def test_a_node_that_is_stopped_without_being_asked_leaves_a_file_system_to_chec
 
 
 @dataclass
-class Together:
+class Together(Hands):
     """Hands whose unmounts wait for each other: they end only if all of them are under way at once."""
 
-    facts: dict[Scope, object]
     meeting: threading.Barrier
     unmounted: list[str] = field(default_factory=list)
-
-    @property
-    def observer(self) -> Together:
-        return self
-
-    @property
-    def hearing(self) -> Together:
-        return self
-
-    @property
-    def marks(self) -> Together:
-        return self
-
-    @property
-    def hooks(self) -> Together:
-        return self
-
-    def points(self) -> frozenset[Hook]:
-        return frozenset()
-
-    def read(self, scope: Scope) -> object:
-        return self.facts[scope]
-
-    def heard(self, _group: Group) -> dict[str, Heard]:
-        return {}
-
-    def all(self) -> frozenset[str]:
-        return frozenset()
 
     def run(self, step: Step, _planned: Intent | None) -> Outcome:
         if isinstance(step, Unmount):

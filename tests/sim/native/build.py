@@ -70,7 +70,8 @@ def fingerprint(found: dict[str, Path]) -> str:
     except PackageNotFoundError as error:
         raise CannotBuild(f"{error.name} is not installed") from error
     digest = hashlib.sha256(tools.encode())
-    for path in (*found.values(), *sorted(Path(__file__).parent.glob("*.py"))):
+    beside = Path(__file__).parent
+    for path in (*found.values(), beside.parent / "__main__.py", *sorted(beside.glob("*.py"))):
         digest.update(str(path.relative_to(ROOT)).encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()[:16]
 
