@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from awsha import __version__
+from awsha.core import handover
 from awsha.core.loop import Turn
 from awsha.core.model import Role
 from awsha.core.plan import PAUSED, RELEASED
@@ -149,7 +150,7 @@ def group_samples(turn: Turn) -> Iterable[tuple[str, Labels, float]]:
         ("ready", word(s, plan, turn.verdict) in (READY, SERVING)),
         ("fenced", FENCED in s.host.marks),
         ("paused", PAUSED in s.host.marks),
-        ("released", RELEASED in s.host.marks),
+        ("released", RELEASED in s.host.marks or bool(handover.under_way(s.host.marks))),
         ("volumes", len(s.group.volumes)),
         ("volumes_held", held),
     ):

@@ -19,7 +19,7 @@ from awsha.agent.paths import health_file, private_dir, write_health
 from awsha.core.chronicle import Chronicle
 from awsha.core.errors import EX_TEMPFAIL, AwshaError
 from awsha.core.model import Role
-from awsha.core.plan import GONE, OUT
+from awsha.core.plan import GONE, out
 from awsha.core.policy import Group
 from awsha.host.clock import boottime
 
@@ -77,7 +77,7 @@ def converge(config: Path, name: str, role: Role | None, timeout_s: float | None
 def _lets_go(name: str) -> bool:
     """Whether what is recorded asks for a release; nothing is taken by a configuration that is not the newest."""
     newest = intents.newest(name)
-    return bool(OUT & Marks(name).all()) or (newest is not None and newest.role is not Role.MASTER)
+    return bool(out(Marks(name).all())) or (newest is not None and newest.role is not Role.MASTER)
 
 
 def _run(node: Node, group: Group, converger: Converger, timeout_s: float | None) -> int:

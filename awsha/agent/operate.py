@@ -91,18 +91,13 @@ def _released(names: Sequence[str], late: Sequence[str], timeout_s: float, watch
 def _let_go(names: Sequence[str], mark: str, timeout_s: float, watch: Watch) -> list[str]:
     """Have the agent let go, all at once. Returns the groups that were not let go in time; the marks stay."""
     for name in names:
-        if mark == RELEASED:  # from here on it is no switchover, which would end by itself
-            for old in _switchovers(name):
-                Marks(name).remove(old)
         Marks(name).put(mark)
+        if mark == RELEASED:  # from here on it is no switchover, which would end by itself
+            for old in handover.under_way(Marks(name).all()):
+                Marks(name).remove(old)
         ask.ask(f"wake {name}")
     deadline = boottime() + timeout_s
     return [n for n in names if not watch.until(partial(_gone, n, mark), deadline, partial(watch.agent, n))]
-
-
-def _switchovers(name: str) -> set[str]:
-    """The marks of switchovers of a group."""
-    return {mark for mark in Marks(name).all() if mark.startswith(handover.SWITCHOVER)}
 
 
 def _gone(name: str, mark: str) -> bool:
@@ -126,7 +121,7 @@ def resume(name: str) -> bool:
     record = FaultRecord(name)
     failed = record.get() is not None
     record.put(None)
-    return _end(name, {PAUSED, RELEASED, STOPPING} | _switchovers(name)) or failed
+    return _end(name, {PAUSED, RELEASED, STOPPING} | handover.under_way(Marks(name).all())) or failed
 
 
 def starting(name: str) -> bool:

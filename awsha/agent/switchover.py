@@ -14,7 +14,6 @@ from awsha.core import handover
 from awsha.core.errors import EX_TEMPFAIL, AwshaError
 from awsha.core.handover import Seen, Stage
 from awsha.core.model import CloudFacts, InstanceState, Self, Unknown
-from awsha.core.plan import RELEASED
 from awsha.core.policy import Group
 from awsha.host.clock import boottime
 
@@ -57,11 +56,10 @@ def switchover(node: Node, group: Group, to: str | None, timeout_s: float, watch
 def _begin(name: str, deadline: float) -> None:
     """Ask the agent to let go, and to compete again when a peer is master, or at `deadline` (boottime seconds)."""
     marks = Marks(name)
-    for old in marks.all():
-        if old.startswith(handover.SWITCHOVER):
-            marks.remove(old)
+    before = handover.under_way(marks.all())
     marks.put(handover.mark(deadline))
-    marks.put(RELEASED)
+    for old in before - {handover.mark(deadline)}:
+        marks.remove(old)
     ask.ask(f"wake {name}")
 
 

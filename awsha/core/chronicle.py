@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
-from awsha.core.handover import LiftMark
+from awsha.core.handover import SWITCHOVER, LiftMark, under_way
 from awsha.core.loop import Turn
 from awsha.core.model import Role
 from awsha.core.pacing import describe
@@ -25,6 +25,7 @@ MARKS = {
     FENCED: ("fenced", "the fence is over"),
     RELEASED: ("released by an operator", "the release is over"),
     PAUSED: ("paused by an operator", "the pause is over"),
+    SWITCHOVER: ("switched over by an operator", "the switchover is over here: it competes again"),
 }
 HIDDEN = frozenset({Code.LOOKING, Code.RUNNING})  # no waits: a look and a step take their own time
 RESTING = frozenset({Code.FENCED, Code.VOLUME_FREE, Code.RELEASED})  # a node that stays out, and is done with that
@@ -142,7 +143,7 @@ class Chronicle:
 
     def _cause(self, s: Situation) -> Cause | None:
         """A new role, a mark that somebody set or took away, or keepalived's death."""
-        role, marks = s.intent.role if s.intent else self._role, s.host.marks & MARKS.keys()
+        role, marks = s.intent.role if s.intent else self._role, _told(s.host.marks)
         gone = s.host.keepalived_gone_since is not None and role is Role.MASTER
         before = (self._role, self._marks, self._gone, self._first)
         self._role, self._marks, self._gone, self._first = role, marks, gone, False
@@ -165,7 +166,7 @@ class Chronicle:
         if turn.start:
             first = turn.start[0]
             if isinstance(first, LiftMark):
-                return Cause("mark", "the switchover is over here: it competes again")
+                return Cause("mark", MARKS[SWITCHOVER][1])
             if isinstance(first, SetMark) and first.mark == FENCED:
                 text = "another node has its volume, or its disk is gone" if first.present else MARKS[FENCED][1]
                 return Cause("fenced", f"{words}: {text}" if first.present else text)
@@ -199,7 +200,7 @@ class Chronicle:
         for step in turn.start:
             seen.running[step.resource] = (step, s.now)
             if isinstance(step, SetMark):
-                seen.own_marks.add(step.mark)
+                seen.own_marks |= _told(frozenset({step.mark}))
         self._note_waits(seen, plan.reasons, s.now - seen.began)
         if plan.goal == "master" and plan.ready and seen.serving_at is None:
             seen.serving_at = s.now - seen.began
@@ -303,3 +304,9 @@ def _fold(acts: list[Act], act: Act) -> None:
     index = max(i for i, a in enumerate(acts) if a.resource == act.resource)
     last = acts[index]
     acts[index] = replace(last, took=act.at + act.took - last.at, times=last.times + 1)
+
+
+def _told(marks: frozenset[str]) -> frozenset[str]:
+    """Those of the marks that begin a transition, all switchovers as one."""
+    told = marks & MARKS.keys()
+    return told | {SWITCHOVER} if marks and under_way(marks) else told

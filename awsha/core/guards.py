@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from awsha.core.hooks import ACQUIRING, RELEASING
 from awsha.core.model import Device, DiskFacts, Hook, Intent, Mount, Role, Unknown
-from awsha.core.plan import OUT, PAUSED
+from awsha.core.plan import PAUSED, out
 from awsha.core.steps import (
     AssignAddresses,
     Attach,
@@ -45,8 +45,8 @@ def refusal(step: Step, fresh: Fresh, planned: Intent | None, me: str) -> str | 
     if _takes(step, me):
         if fresh.intent is None or fresh.intent.role is not Role.MASTER:
             return f"this node is no longer master ({fresh.intent.role if fresh.intent else 'no role'})"
-        if out := fresh.marks & {FENCED, *OUT}:
-            return f"this node is {', '.join(sorted(out))}"
+        if kept_out := out(fresh.marks) | (fresh.marks & {FENCED}):
+            return f"this node is {', '.join(sorted(kept_out))}"
         if isinstance(step, StopInstance | Detach) and fresh.holder_heard:
             return "the holder is heard as master again"
     if isinstance(step, Detach) and step.instance_id == me:

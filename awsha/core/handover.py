@@ -27,8 +27,7 @@ from awsha.core.policy import Group
 from awsha.core.situation import Draft, Situation
 from awsha.core.steps import Scope, SetMark, TagServing
 
-RELEASED = "released"
-SWITCHOVER = "switchover:"  # beside RELEASED: it is lifted at the moment (boottime seconds) that follows, or before
+SWITCHOVER = "switchover:"  # this node is out until the moment (boottime seconds) that follows, or shorter
 ASKS = "switchover"  # why a volume is released: whoever takes it over shall say so
 FAILED_S = 60.0  # a release so soon after a failure as master is one because of it
 TRIES = 3  # of an answer: it is a courtesy, and nothing of the service depends on it
@@ -45,6 +44,11 @@ class LiftMark(SetMark):
         return frozenset()
 
 
+def under_way(marks: Collection[str]) -> frozenset[str]:
+    """The marks of switchovers. No other mark goes when one ends: an operator's release may have come meanwhile."""
+    return frozenset({name for name in marks if name.startswith(SWITCHOVER)})
+
+
 def lift(name: str) -> LiftMark:
     """The step that removes this mark."""
     return LiftMark(name, present=False)
@@ -58,12 +62,11 @@ def mark(until: float) -> str:
 def until(marks: Collection[str]) -> float | None:
     """When the last of the switchovers ends that these marks name; None without one."""
     moments = []
-    for name in marks:
-        if name.startswith(SWITCHOVER):
-            try:
-                moments.append(float(name.removeprefix(SWITCHOVER)))
-            except ValueError:
-                moments.append(0.0)  # nobody's: it ends at once
+    for name in under_way(marks):
+        try:
+            moments.append(float(name.removeprefix(SWITCHOVER)))
+        except ValueError:
+            moments.append(0.0)  # nobody's: it ends at once
     return max(moments, default=None)
 
 
@@ -76,18 +79,20 @@ def end(draft: Draft) -> None:
     over = until(s.host.marks)
     if over is None:
         return
-    if s.now >= over or (RELEASED in s.host.marks and _settled(s)):
-        for name in sorted(s.host.marks):
-            if name == RELEASED or name.startswith(SWITCHOVER):
-                draft.step(lift(name))
+    if s.now >= over or _settled(s):
+        for name in sorted(under_way(s.host.marks)):
+            draft.step(lift(name))
 
 
 def _settled(s: Situation) -> bool:
-    """Whether a peer is master, or was since this node is out: it may have failed before anybody looked."""
+    """Whether a peer is master, or was since this node is out: it may have failed before anybody looked.
+
+    Only masters send adverts, so one that resigns (priority 0) was master as well.
+    """
     if s.intent is None or s.intent.role is Role.MASTER:
         return False
     heard = [s.host.heard[peer] for peer in s.me.peers.values() if peer in s.host.heard]
-    return any(h.priority > 0 and (h.at > s.intent.recorded_at or alive(h, s.now, s.group.advert_int)) for h in heard)
+    return any(h.at > s.intent.recorded_at or alive(h, s.now, s.group.advert_int) for h in heard)
 
 
 def why_released(s: Situation) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from awsha.core import flaps
 from awsha.core.model import Faults
-from awsha.core.plan import OUT, RELEASED, STOPPING, excused
+from awsha.core.plan import GONE, RELEASED, STOPPING, excused, out
 from awsha.core.policy import Group
 from awsha.core.situation import Code, Plan, Situation
 from awsha.core.volumes import FENCED
@@ -37,14 +37,16 @@ def verdict(s: Situation, plan: Plan, before: Verdict) -> Verdict:
     """
     if FENCED in s.host.marks:
         return Verdict(False, "fenced", counts=False)
-    if not OUT.isdisjoint(s.host.marks):
+    if out(s.host.marks):
         # everything is let go first; only then does VRRP give way
         if RELEASED in s.host.marks:
             text = "released by an operator"
         elif STOPPING in s.host.marks:
             text = "released because keepalived was told to stop"
-        else:
+        elif GONE in s.host.marks:
             text = "released because the agent has failed"
+        else:
+            text = "switched over by an operator"
         return Verdict(False, text, counts=False) if plan.done else before
     if plan.goal == "look":
         return before

@@ -10,10 +10,10 @@ from awsha.core.pacing import pace
 from awsha.core.situation import Code, Draft, Plan, Reason, Situation
 from awsha.core.steps import Scope, SetMark
 
-RELEASED = handover.RELEASED
+RELEASED = "released"
 STOPPING = "stopping"  # keepalived is being stopped: as released, until it is started again
 GONE = "agent-gone"  # the agent has failed for good: as released, until it runs again
-OUT = frozenset({RELEASED, STOPPING, GONE})  # this node does not compete
+OUT = frozenset({RELEASED, STOPPING, GONE})  # this node does not compete, as in a switchover
 PAUSED = "paused"
 FREE_S = 10.0  # a volume that nobody has for so long, over several looks, was let go
 # with these a goal is reached all the same
@@ -42,6 +42,11 @@ def plan(s: Situation) -> Plan:
         draft.standing(Code.NOT_READY, s.group.name)
     done = not started and not unwanted and not s.memory.running and goal != "look"
     return Plan(started, reasons, done, ready, goal, draft.since)
+
+
+def out(marks: frozenset[str]) -> frozenset[str]:
+    """The marks because of which this node does not compete; a fenced one does not either."""
+    return marks and (marks & OUT) | handover.under_way(marks)
 
 
 def excused(reasons: Iterable[Reason]) -> bool:
@@ -78,10 +83,12 @@ def _goal(draft: Draft) -> str:
         )
         return "look"
     if RELEASED in s.host.marks:
-        until = handover.until(s.host.marks)
         text = "released by an operator: this node does not compete"
-        if until is not None:
-            text = "switched over by an operator: this node stays out until a peer is master, and then comes back"
+        draft.wait(Code.RELEASED, s.group.name, text, hint=f"awsha resume {s.group.name}")
+        return "release"
+    until = handover.until(s.host.marks)
+    if until is not None:
+        text = "switched over by an operator: this node stays out until a peer is master, and then comes back"
         draft.wait(Code.RELEASED, s.group.name, text, hint=f"awsha resume {s.group.name}", until=until)
         return "release"
     if STOPPING in s.host.marks:

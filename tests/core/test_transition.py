@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from awsha.core.chronicle import DRAFTS_MOST, Chronicle
-from awsha.core.loop import Loop
+from awsha.core.loop import Ambient, Loop
 from awsha.core.model import ApplicationState, AttachmentState, CloudFacts, Role, Unknown
 from awsha.core.plan import PAUSED, RELEASED
 from awsha.core.steps import Outcome, SetMark, Step
@@ -226,6 +226,16 @@ def test_what_an_operator_does_is_recorded(mark: str, begins: str, ends: str, ho
     bench.ambient = AMBIENT
     bench.turn(1.0)
     assert (bench.newest.cause.text, bench.newest.end) == (ends, End.CONVERGED)
+
+
+def test_a_switchover_is_recorded_as_one_and_so_is_its_end():
+    bench = settled(Role.FAULT)
+    bench.ambient = Ambient(marks=frozenset({"switchover:9e9"}))
+    bench.turn(1.0)
+    assert bench.newest.cause.text == "switched over by an operator"
+    bench.ambient = Ambient()
+    bench.turn(5.0)
+    assert bench.newest.cause.text == "the switchover is over here: it competes again"
     assert len(bench.kept) == 2
 
 

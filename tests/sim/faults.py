@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from awsha.core import handover
 from awsha.core.steps import Scope
 from awsha.lab.rules import Ec2Error
 from tests.sim.faults_ec2 import (
@@ -268,12 +269,37 @@ def _console(world: World, action: str, params: dict[str, object]) -> None:
 
 
 def release(world: World, node: Node) -> str:
-    """`awsha release`, then `awsha resume`."""
-    node.put_mark("released")
+    """`awsha release`, mostly with an `awsha resume` after it; or `awsha switchover`, perhaps with a release after it.
+
+    One mishap and one draw for both: the seeds that were kept before there was a switchover stay what they were.
+    """
+    which = world.chance()
+    if which < 0.85:
+        release_group(node)
+        if which < 0.7:
+            node.after(later(world, 1.0, 10.0), resume_group, node)
+        return "awsha release"
+    # who is no master is refused, but may have been one a moment ago
+    node.put_mark(handover.mark(node.time() + later(world, 2.0, 10.0)))
     node.poke()
-    if world.chance() < 0.7:
-        node.after(later(world, 1.0, 10.0), resume_group, node)
-    return "awsha release"
+    if world.chance() < 0.4:
+        node.after(later(world, 0.1, 3.0), release_group, node)
+    return "awsha switchover"
+
+
+def release_group(node: Node) -> None:
+    """`awsha release`: from here on it is no switchover."""
+    if node.world.calm:
+        return
+    node.put_mark("released")
+    end_switchovers(node)
+    node.poke()
+
+
+def end_switchovers(node: Node) -> None:
+    """Whoever releases or resumes has the last word."""
+    for mark in handover.under_way(node.marks):
+        node.remove_mark(mark)
 
 
 def pause(world: World, node: Node) -> str:
@@ -289,6 +315,7 @@ def resume_group(node: Node) -> None:
     """`awsha resume`."""
     node.faults = None
     node.world.watch.resumed(node)
+    end_switchovers(node)
     take_part(node)
 
 

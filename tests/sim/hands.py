@@ -195,6 +195,8 @@ class Hands:
                 change = frozenset(step.addresses)
                 node.set_vips(node.kernel.vips | change if step.present else node.kernel.vips - change)
             case SetMark():
+                if not step.present:
+                    node.world.watch.mark_lifted(node, step.mark)
                 (node.put_mark if step.present else node.remove_mark)(step.mark)
             case _:
                 raise AssertionError(f"no act for {step!r}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from awsha.core.handover import under_way
 from awsha.core.model import InstanceState, Role, Unknown, VolumeFacts
 from awsha.core.policy import Fsck
 from awsha.core.steps import (
@@ -111,13 +112,18 @@ class Watch:
         if process.superblock is None or process.superblock.device.number not in numbers:
             raise Violation("innocent", f"{node.name}: {process.command}[{process.pid}] does not hold the file system")
 
+    def mark_lifted(self, node: Node, mark: str) -> None:
+        """A node takes back a mark by itself."""
+        if mark in {"released", "paused"}:
+            raise Violation("operator", f"{node.name} ends what only an operator may end: {mark}")
+
     # --- bookkeeping ---
 
     def judged(self, node: Node, good: bool) -> None:
         """keepalived is told a verdict. A node that failed as master waits longer each time (ADR 0005)."""
         now, before = node.time(), self._failed.get(node.name)
         series = before is not None and now - (before[1] + before[2]) < QUIET_S
-        if not good and node.healthy and not node.marks & {"fenced", "released"}:
+        if not good and node.healthy and not node.marks & {"fenced", "released"} and not under_way(node.marks):
             times = before[0] + 1 if before is not None and series else 1
             longest = self.world.shape.group.timeouts.damping_s
             self._failed[node.name] = (times, now, min(10.0 * 2 ** (times - 1), longest))

@@ -14,6 +14,7 @@ from functools import partial
 from awsha.aws.ec2 import CALL_TIMEOUT_S
 from awsha.core import guards
 from awsha.core.guards import Fresh
+from awsha.core.handover import LiftMark, lift
 from awsha.core.loop import Loop
 from awsha.core.model import (
     ApplicationState,
@@ -204,6 +205,12 @@ def _fence_is_over(s: Situation, decided: Plan) -> Plan:
     return _with(decided, SetMark("fenced", present=False), running=s.memory.running)
 
 
+def _one_mark(s: Situation, decided: Plan) -> Plan:
+    """The end of a switchover takes a release with it."""
+    ends = any(isinstance(step, LiftMark) for step in decided.steps)
+    return _with(decided, lift("released"), running=s.memory.running) if ends else decided
+
+
 def _always_lazy(_s: Situation, decided: Plan) -> Plan:
     steps = tuple(replace(step, lazy=True) if isinstance(step, Unmount) else step for step in decided.steps)
     return replace(decided, steps=steps)
@@ -338,6 +345,8 @@ ALL = (
     Mutant("forgetful", "competes again at once after it failed as master", Wiring(loop=Forgetful), ("flaps",)),
     Mutant("impatient", "waits no longer when it fails again", Wiring(loop=Impatient), ("flaps",),
            (faults.crash_application,)),
+    Mutant("one-mark", "ends an operator's release with the switchover before it", _spoiling(_one_mark), ("operator",),
+           (faults.release,)),
     Mutant("no-rescan", "signals processes that have left the file system", Wiring(rescan=False), ("innocent",),
            (faults.hold,)),
 )  # fmt: skip
