@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from awsha.lab.settings import Lab, NodeSpec
 from tests.nspawn.container import Container
 
 NAME = "machine"
+BOOT_S = 60.0
+BOOTED = ("running", "degraded")
 DEADLINE_S = 180.0  # an installation compiles what it brings
 # What changes by itself, and what dpkg keeps of every package that was ever there.
 OWN_AFFAIRS = ("dev", "proc", "sys", "run", "tmp", "var/log", "var/tmp", "var/lib/dpkg", "var/lib/systemd/timers",
@@ -37,7 +40,12 @@ class Alone(Container):
         """Boot it, and wait until systemd has done so. Raises AwshaError."""
         self._lab.cgroup.mkdir(exist_ok=True)
         self.boot()
-        self.run("systemctl", "is-system-running", "--wait", check=False)
+        deadline = time.monotonic() + BOOT_S
+        while (state := self.run("systemctl", "is-system-running", check=False).strip()) not in BOOTED:
+            # `--wait` ends at once where systemd does not answer yet; /tmp is emptied after that
+            if time.monotonic() > deadline:
+                raise AssertionError(f"{NAME} has not booted within {BOOT_S:g} s: {state}")
+            time.sleep(0.1)
         return self
 
     def down(self) -> None:
