@@ -71,9 +71,9 @@ def _rounded(number: float | None) -> float | None:
 def compared(
     name: str, measured: Sequence[float], possible: Sequence[float], goal: float, *, unit: str = "s", note: str = ""
 ) -> Row:
-    """Measured against possible, run by run; the medians are shown, and the ratio is that of the sums."""
-    ratio = sum(measured) / sum(possible)
-    return Row(name, statistics.median(measured), unit, statistics.median(possible), ratio, goal, note=note)
+    """Measured against possible, over all runs: the means are shown, and the ratio is theirs."""
+    value, baseline = statistics.fmean(measured), statistics.fmean(possible)
+    return Row(name, value, unit, baseline, value / baseline, goal, note=note)
 
 
 def times_faster(name: str, awsha: Sequence[float], other: Sequence[float], goal: float, note: str = "") -> Row:
