@@ -95,10 +95,11 @@ class Executor:
         disk: DiskFacts | None = None
         if isinstance(step, VolumeStep) and step.needs_disk:
             disk = self.observer.disks()[step.volume_id]
+        disks = self.observer.answering() if isinstance(step, StartApplication) else None
         holder = step.instance_id if isinstance(step, Detach | StopInstance) else ""
         heard = self.hearing.heard(self.group).get(self.me.peers.get(holder, ""))
         holder_heard = heard is not None and alive(heard, boottime(), self.group.advert_int)
-        return guards.Fresh(intents.newest(self.group.name), self.marks.all(), disk, holder_heard)
+        return guards.Fresh(intents.newest(self.group.name), self.marks.all(), disk, holder_heard, disks)
 
     def _act(self, step: Step) -> Outcome:
         """The acts on EC2; every other step is one on this host."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from awsha.aws.ec2 import Ec2
 from awsha.aws.metadata import Metadata
@@ -14,6 +14,7 @@ from awsha.host import application, blockdev, mounts, network
 
 CHECK_S = 5.0  # an application's check, at most
 BLKID_S = 5.0
+ANSWER_S = 5.0  # a read of one block; a disk that takes longer is no ground to start on
 
 
 @dataclass
@@ -88,6 +89,15 @@ class Observer:
                 device = Device(device.path, device.number, *self._signature(device))
             facts[vid] = mounts.disk_facts(volume, device, table, found)
         return facts
+
+    def answering(self) -> dict[str, DiskFacts]:
+        """The same, with each device asked whether it answers: Unknown when it does not."""
+        return {
+            vid: replace(disk, device=blockdev.answering(disk.device, ANSWER_S))
+            if isinstance(disk.device, Device)
+            else disk
+            for vid, disk in self.disks().items()
+        }
 
     def _signature(self, device: Device) -> tuple[str | Unknown | None, bool]:
         """What is on a device that appears, and whether it was cut off in use; read again while there is nothing."""

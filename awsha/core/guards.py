@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from awsha.core.hooks import ACQUIRING, RELEASING
@@ -23,19 +24,23 @@ from awsha.core.steps import (
     Unmount,
     VolumeStep,
 )
-from awsha.core.volumes import FENCED
+from awsha.core.volumes import FENCED, mount_of
 
 _TAKING = (Attach, AssignAddresses, StopInstance, MountVolume, Check, StartApplication, TagServing)
 
 
 @dataclass(frozen=True, slots=True)
 class Fresh:
-    """Read by the executor just before a step. `intent`: the newest on record. `disk`: of the step's volume."""
+    """Read by the executor just before a step. `intent`: the newest on record. `disk`: of the step's volume.
+
+    `disks`: of all volumes of the group, by id, with devices that answer a read; for a start of the application only.
+    """
 
     intent: Intent | None
     marks: frozenset[str]
     disk: DiskFacts | None
     holder_heard: bool  # the instance that the step acts against is heard as master right now
+    disks: Mapping[str, DiskFacts] | None = None
 
 
 def refusal(step: Step, fresh: Fresh, planned: Intent | None, me: str) -> str | None:
@@ -57,6 +62,8 @@ def refusal(step: Step, fresh: Fresh, planned: Intent | None, me: str) -> str | 
         return "this node is not fenced any more"
     if isinstance(step, MountVolume | Check):
         return _use_device(step, fresh.disk)
+    if isinstance(step, StartApplication):
+        return _stand(fresh.disks or {})
     return None
 
 
@@ -97,4 +104,22 @@ def _use_device(step: VolumeStep, disk: DiskFacts | None) -> str | None:
         return f"{step.volume_id} is {disk.device.path} now, not {step.device}"
     if disk.mount is not None or disk.others:
         return "something is mounted there"
+    return None
+
+
+def _stand(disks: Mapping[str, DiskFacts]) -> str | None:
+    """The application is started only on file systems whose disks are there.
+
+    It may have ended because its disk was taken. What it could not flush is still in the page cache, and passes for
+    clean there: started again, it would find those records, flush without an error, and acknowledge them.
+    """
+    for volume_id, disk in disks.items():
+        mount = mount_of(disk)
+        if not isinstance(disk.device, Device):
+            why = f": {disk.device.reason}" if disk.device is not None else ""
+            return f"the disk of {volume_id} is not there{why}"
+        if mount is None or disk.stale:
+            return f"{volume_id} is not mounted"
+        if mount.read_only:
+            return f"{mount.target} is read-only"
     return None

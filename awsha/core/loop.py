@@ -32,7 +32,18 @@ from awsha.core.pacing import FIRST_LOOK_S, cloud_delay, device_moved, local_del
 from awsha.core.plan import plan
 from awsha.core.policy import Group
 from awsha.core.situation import HolderList, Memory, Past, Plan, Situation
-from awsha.core.steps import SCOPES, ClearReleasing, Detach, ListHolders, Outcome, Scope, Signal, Step, TagServing
+from awsha.core.steps import (
+    SCOPES,
+    ClearReleasing,
+    Detach,
+    Failure,
+    ListHolders,
+    Outcome,
+    Scope,
+    Signal,
+    Step,
+    TagServing,
+)
 
 FRESH_S = 5.0  # older facts about EC2 do not permit a step: look first
 RUN_GAP_S = 60.0  # runs of one kind of step are one series until their resource has had so long a rest
@@ -173,6 +184,8 @@ class Loop:
         else:
             self._first_look = None if Scope.CLOUD in step.touches else self._first_look
             fresh.changed(*step.touches)
+            if outcome.failure is Failure.REFUSED:
+                fresh.changed(*(step.needs - {Scope.CLOUD}))  # the second look saw more than this loop knows
 
     def _learn(self, told: VolumeFacts) -> None:
         """EC2's own reply to AttachVolume or DetachVolume is a fact about that attachment, and about nothing else."""

@@ -189,6 +189,21 @@ def unclean(device_path: str, fstype: str, timeout_s: float) -> bool:
     return not clean or "needs_recovery" in lines.get("Filesystem features", "")
 
 
+def answering(device: Device, timeout_s: float) -> Device | Unknown:
+    """The device, once a block of it was read past the page cache; Unknown when that failed.
+
+    A device that is taken away by surprise fails its I/O some moments before sysfs and /dev are without it.
+    """
+    try:
+        read = ["dd", f"if={device.path}", "of=/dev/null", "bs=4096", "skip=1", "count=1", "iflag=direct"]
+        done = run(read, timeout_s)
+    except RunError as error:
+        return Unknown(error.message)
+    if not done.stderr.startswith("1+0 "):  # dd(1): whole blocks, `+`, partial ones; none where the device has ended
+        return Unknown(f"{device.path} has no second block")
+    return device
+
+
 def _type_of(device_path: str, done: Done) -> str | Unknown:
     """What blkid said."""
     if done.returncode == 8:

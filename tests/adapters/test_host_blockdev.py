@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -15,6 +17,7 @@ from awsha.aws.metadata import Metadata
 from awsha.core.model import Device, Unknown
 from awsha.core.policy import Group, Volume
 from awsha.host import blockdev
+from awsha.lab import disk
 from tests.core.situations import ME
 
 VOLUME = "vol-0123456789abcdef0"
@@ -131,6 +134,21 @@ def test_a_look_is_cheap(attach, tmp_path):
     for _ in range(20):
         assert isinstance(blockdev.find(f"vol-{26:017x}", root=tmp_path), Device)
     assert (time.monotonic() - started) / 20 < 0.02
+
+
+def test_a_device_that_does_not_answer_is_unknown(sandbox, tmp_path):
+    def inside() -> None:
+        with sandbox.loop(sandbox.image(tmp_path / "ext4")) as (path, number):
+            device = Device(path, number, "ext4")
+            assert blockdev.answering(device, 5) == device
+            fd = os.open(path, os.O_RDONLY)
+            one_sector = disk._status(0, 512, b"")
+            fcntl.ioctl(fd, disk.LOOP_SET_STATUS64, one_sector)
+            os.close(fd)
+            assert isinstance(blockdev.answering(device, 5), Unknown)
+        assert isinstance(blockdev.answering(replace(device, path="/dev/nvme99n1"), 5), Unknown)
+
+    sandbox(inside)
 
 
 def test_filesystem_types(sandbox, tmp_path):

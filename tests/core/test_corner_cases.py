@@ -413,6 +413,18 @@ def test_case_23_a_device_that_changed_between_the_look_and_the_mount_is_refused
     assert refusal(step, replace(ok, disk=MOUNTED), intent(), A)
 
 
+def test_case_27_an_application_whose_disk_was_taken_is_not_started_again_on_what_is_left_of_it():
+    ok = Fresh(intent(), frozenset(), None, False, {VOL: MOUNTED})
+    assert refusal(StartApplication(), ok, intent(), A) is None
+    silent = replace(MOUNTED, device=Unknown("dd: input/output error"))
+    read_only = replace(MOUNTED, mount=replace(MOUNT, read_only=True))
+    foreign = replace(MOUNTED, foreign=True)
+    for disk in (STALE, ABSENT, PRESENT, DiskFacts(DEVICE, DARK), silent, read_only, foreign):
+        both = {"vol-0000000000000000b": MOUNTED, VOL: disk}
+        assert refusal(StartApplication(), replace(ok, disks=both), intent(), A), disk
+    assert refusal(StartApplication(), replace(ok, disks={}), intent(), A) is None, "a group without volumes"
+
+
 def test_case_24_views_that_disagree_or_go_backwards_for_a_moment_move_nothing():
     backwards = [
         cloud(volume((B, "attached")), "b"),

@@ -114,6 +114,16 @@ def test_mount_and_application_follow_the_facts():
     assert bench.tell(app=ApplicationState.RUNNING).plan.done
 
 
+def test_after_a_second_look_that_refused_what_the_step_was_planned_on_is_read_again():
+    bench = fresh(cloud=cloud(volume((A, "attached")), "a"), disk=MOUNTED, app=ApplicationState.FAILED)
+    (start,) = bench.last.start
+    turn = bench.end(start, later=0.05, ok=False, failure=Failure.REFUSED, text="the disk is not there")
+    assert {Scope.DISKS, Scope.ADDRESSES, Scope.APPLICATION} <= set(turn.read)
+    assert Scope.CLOUD not in turn.read, "EC2 was not looked at"
+    turn = bench.tell(disk=STALE, vips=frozenset({VIP}), app=ApplicationState.FAILED)
+    assert [type(step) for step in turn.start] == [SetMark]
+
+
 def test_a_read_that_began_before_a_call_ended_says_nothing_after_it():
     bench = fresh()
     (attach,) = bench.last.start

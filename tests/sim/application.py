@@ -53,10 +53,18 @@ class App:
             return
         node = self.node
         group = node.world.shape.group
-        self.superblock = node.kernel.at(group.volumes[0].mount) if group.volumes else None
+        superblock = node.kernel.at(group.volumes[0].mount) if group.volumes else None
+        doubtful = node.kernel.recover(superblock) if superblock is not None else []
+        if doubtful is None:
+            self._is(ApplicationState.FAILED)
+            done(Outcome(False, "its recovery met an I/O error", failure=Failure.OTHER))
+            return
+        self.superblock = superblock
         self.process = node.kernel.spawn("db", self.superblock, stubborn=self.hangs)
         self._is(ApplicationState.RUNNING)
         node.world.watch.application_started(node)
+        for record in doubtful:  # the client has asked again
+            node.world.acknowledge(node, record)
         done(Outcome(True))
 
     def stop(self, done: Done, limit_s: float) -> None:

@@ -107,10 +107,11 @@ class Hands:
         disk: DiskFacts | None = None
         if isinstance(step, VolumeStep) and step.needs_disk:
             disk = node.kernel.facts()[step.volume_id]
+        disks = node.kernel.answering() if isinstance(step, StartApplication) else None
         holder = step.instance_id if isinstance(step, Detach | StopInstance) else ""
         heard = agent.heard.get(agent.loop.me.peers.get(holder, ""))
         holder_heard = heard is not None and alive(heard, node.time(), agent.loop.group.advert_int)
-        return Fresh(node.newest(), node.marks, disk, holder_heard)
+        return Fresh(node.newest(), node.marks, disk, holder_heard, disks)
 
     def _end(self, step: Step, outcome: Outcome) -> None:
         node = self.agent.node

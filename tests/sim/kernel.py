@@ -13,6 +13,7 @@ from awsha.core.policy import Group
 
 UNREADABLE = Unknown("the mount table changed while it was read")
 UNSCANNED = Unknown("sysfs could not be read")
+DEAD = Unknown("a read of the device failed")
 
 
 class Refused(Exception):
@@ -64,9 +65,14 @@ class Process:
 
 
 class Superblock:
-    """One mounted file system. `dirty`: records in the page cache only. `flushing`: unmounted, not yet on the disk."""
+    """One mounted file system. `dirty`: records in the page cache only. `flushing`: unmounted, not yet on the disk.
 
-    __slots__ = ("device", "dirty", "flushing", "mounted_at", "processes", "read_only", "targets", "volume_id")
+    `unsaved`: records whose write failed. They are in the page cache and pass for clean: whoever opens the file afresh
+    reads them, and its fsync says that all is well (errseq_t in Linux, Documentation/core-api/errseq.rst).
+    """
+
+    __slots__ = ("device", "dirty", "flushing", "mounted_at", "processes", "read_only", "targets", "unsaved",
+                 "volume_id")  # fmt: skip
 
     def __init__(self, device: BlockDevice, now: float) -> None:
         self.device = device
@@ -74,6 +80,7 @@ class Superblock:
         self.targets: list[str] = []
         self.processes: list[Process] = []
         self.dirty: list[int] = []
+        self.unsaved: list[int] = []
         self.flushing = False
         self.read_only = False
         self.mounted_at = now
@@ -87,14 +94,15 @@ class Superblock:
 class Kernel:
     """State and operations; times come from the caller. `changed` is called after each change of disks or mounts."""
 
-    __slots__ = ("_facts", "changed", "devices", "disks", "group", "pids", "processes", "superblocks", "unreadable",
-                 "unscannable", "version", "vips")  # fmt: skip
+    __slots__ = ("_facts", "changed", "devices", "disks", "fading", "group", "pids", "processes", "superblocks",
+                 "unreadable", "unscannable", "version", "vips")  # fmt: skip
 
     def __init__(self, group: Group, disks: dict[str, Disk], changed: Callable[[], None]) -> None:
         self.group = group
         self.disks = disks
         self.changed = changed
         self.devices: dict[str, BlockDevice] = {}  # present ones, by volume
+        self.fading: dict[str, BlockDevice] = {}  # dead ones that sysfs still shows
         self.superblocks: list[Superblock] = []
         self.processes: dict[int, Process] = {}
         self.vips: frozenset[str] = frozenset()
@@ -115,7 +123,8 @@ class Kernel:
 
     def plug(self, volume_id: str, visible: bool = True) -> BlockDevice:
         """A device appears under the lowest free name; a stale mount keeps its own from being given out again."""
-        used = {d.index for d in self.devices.values()} | {s.device.index for s in self.superblocks if s.alive}
+        used = {d.index for d in (*self.devices.values(), *self.fading.values())}
+        used |= {s.device.index for s in self.superblocks if s.alive}
         index = next(i for i in range(1, 99) if i not in used)
         device = BlockDevice(volume_id, index, self.disks[volume_id].unclean)
         device.visible = visible
@@ -128,12 +137,21 @@ class Kernel:
         device.visible = True
         self.touch()
 
-    def pull(self, volume_id: str) -> None:
-        """The device goes away, asked or not."""
+    def pull(self, volume_id: str) -> BlockDevice | None:
+        """The device goes away, asked or not. Its I/O fails at once; sysfs shows it until `faded`."""
         device = self.devices.pop(volume_id, None)
         if device is not None:
-            device.present = device.visible = False
+            device.present = False
+            self.fading[volume_id] = device
             self.touch()
+        return device
+
+    def faded(self, device: BlockDevice) -> None:
+        """The kernel has taken a dead device away."""
+        device.visible = False
+        if self.fading.get(device.volume_id) is device:
+            del self.fading[device.volume_id]
+        self.touch()
 
     # --- mounts ---
 
@@ -197,11 +215,22 @@ class Kernel:
 
     def fsync(self, superblock: Superblock) -> bool:
         """False: EIO, nothing is on the disk."""
+        dirty, superblock.dirty = superblock.dirty, []
         if not superblock.device.present or superblock.read_only:
+            superblock.unsaved += dirty
             return False
-        self.disks[superblock.volume_id].records.update(superblock.dirty)
-        superblock.dirty = []
+        self.disks[superblock.volume_id].records.update(dirty)
         return True
+
+    def recover(self, superblock: Superblock) -> list[int] | None:
+        """A program opens its file afresh, reads it and flushes: what it takes for kept of all that was ever in doubt.
+
+        None: EIO. A flush that has nothing to write is no news of the disk.
+        """
+        doubtful = superblock.dirty + superblock.unsaved
+        if superblock.dirty and not self.fsync(superblock):
+            return None
+        return doubtful
 
     # --- processes ---
 
@@ -242,8 +271,17 @@ class Kernel:
             self._facts = {v.id or "": self._disk(v.id or "", v.mount) for v in self.group.volumes}
         return self._facts
 
+    def answering(self) -> dict[str, DiskFacts]:
+        """The same, when a block of each device is read as well: what is dead does not answer."""
+        return {
+            volume_id: disk
+            if volume_id in self.devices
+            else DiskFacts(DEAD, disk.mount, disk.stale, disk.foreign, disk.others)
+            for volume_id, disk in self.facts().items()
+        }
+
     def _disk(self, volume_id: str, target: str) -> DiskFacts:
-        found = self.devices.get(volume_id)
+        found = self.devices.get(volume_id) or self.fading.get(volume_id)
         device: Device | Unknown | None = None
         if self.unscannable:
             device = UNSCANNED

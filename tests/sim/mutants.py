@@ -248,6 +248,10 @@ def _unknown_means_unmounted(step: Step, fresh: Fresh, planned: Intent | None, m
     return guards.refusal(step, replace(fresh, disk=disk), planned, me)
 
 
+def _start_anywhere(step: Step, fresh: Fresh, planned: Intent | None, me: str) -> str | None:
+    return guards.refusal(step, replace(fresh, disks=None), planned, me)
+
+
 # --- loops ---
 
 
@@ -329,8 +333,10 @@ ALL = (
     Mutant("unchecked", "mounts a volume that it took by force without a check", _seeing(_never_checked),
            ("unchecked",)),
     Mutant("unclean", "checks only what it took by force itself", _seeing(_as_clean), ("unchecked",)),
-    Mutant("application-first", "starts the application before its file system is there", _spoiling(_application_first),
-           ("bare-application", "lost")),
+    Mutant("application-first", "starts the application before its file system is there",
+           _spoiling(_application_first, refusal=_start_anywhere), ("bare-application", "lost")),
+    Mutant("start-anywhere", "starts the application without a second look at its disk",
+           Wiring(refusal=_start_anywhere), ("lost",), (faults.pull,)),
     Mutant("many-hands", "starts a second step on a resource", Wiring(loop=ManyHands), ("two-steps",)),
     Mutant("order-of-writing", "follows the notify that wrote last", Wiring(newest=_last_written),
            ("not-master", "liveness")),

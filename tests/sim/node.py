@@ -22,6 +22,7 @@ EPOCH = 1_800_000_000.0
 TICKS = 100  # clock ticks a second, as /proc counts process start times
 STARTUP_DELAY_S = 5 * ADVERT_S
 LOST = Unknown("the read failed")
+FADES_S = 0.03  # from the first failed I/O of a device that is taken away until sysfs does not show it any more
 
 
 class Node:
@@ -345,7 +346,9 @@ class Node:
 
     def device_goes(self, volume_id: str) -> None:
         """The device has left."""
-        self.kernel.pull(volume_id)
+        device = self.kernel.pull(volume_id)
+        if device is not None:
+            self.after(FADES_S, self.kernel.faded, device)
         self.changed(Scope.DISKS)
         self._look_later(Scope.DISKS, 1.0)
 

@@ -42,6 +42,7 @@ FOUND = (
     Found("stuck_attachment_detached_with_unreadable_mounts", 1592, (faults.stuck, faults.unreadable), "guess"),
     Found("a_check_of_an_earlier_take_counted_for_a_later_one", 41057, (), "unchecked", seed=2026),
     Found("a_break_between_two_looks_did_not_count_as_one", 449009, (), "fenced-takes", seed=2028),
+    Found("started_again_on_the_page_cache_of_a_disk_that_was_taken", 3891, (), "lost", seed=77),
 )  # fmt: skip
 
 

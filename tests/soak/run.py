@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from awsha.core.errors import AwshaError
+from awsha.host.run import RunError, run
 from awsha.lab import sweep
 from awsha.lab.control import ask
 from awsha.lab.settings import Lab
@@ -248,4 +249,7 @@ class Soak:
             (folder / "status.json").write_text(json.dumps(self._status(), indent=1))
         for path, lines in tails(self.lab, 5000):
             (folder / "-".join(path.relative_to(self.lab.run).parts)).write_text("\n".join(lines) + "\n")
+        for path in (*(self.lab.run / "client").glob("*"), *(self.lab.run / "volumes").glob("*")):
+            with contextlib.suppress(OSError, RunError):
+                run(["cp", "--sparse=always", str(path), str(folder)], timeout_s=30.0)
         self._say(f"logs: {folder}")
