@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 
 from awsha.agent.marks import Marks
@@ -29,19 +30,24 @@ class Hearing:
             for name in addresses
             if HEARD_MARK + name in marks.all()
         }
+        self._kept = set(kept)
         self._table = Table(addresses, kept, {g.virtual_router_id: g.advert_int for g in policy.groups})
 
     def drain(self) -> list[Advert]:
-        """Take in what has come; returns the adverts of configured peers in configured groups."""
+        """Take in what has come; returns the adverts of configured peers in configured groups.
+
+        What can't be kept (no space in RUN) is tried again with the next advert: until then only this process knows it.
+        """
         if self.listener is None:
             return []
         with self._lock:
             came = self.listener.drain(boottime())
             adverts = [a for a in came if a.source in self._names and a.router_id in self._marks]
-            known = self._table.entries()
             for advert in adverts:
-                if (advert.router_id, advert.source) not in known:
-                    self._marks[advert.router_id].put(HEARD_MARK + self._names[advert.source])
+                if (heard := (advert.router_id, advert.source)) not in self._kept:
+                    with contextlib.suppress(OSError):
+                        self._marks[advert.router_id].put(HEARD_MARK + self._names[advert.source])
+                        self._kept.add(heard)
             self._table.note(adverts)
             return adverts
 

@@ -18,7 +18,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from awsha.aws import facts
 from awsha.aws.call import CONNECT_TIMEOUT_S, CONNECTIONS, READ_TIMEOUT_S, Caller, Observer
-from awsha.aws.errors import Ec2Error, Kind, out_of_time
+from awsha.aws.errors import Ec2Error, Kind, out_of_time, reply_error
 from awsha.aws.facts import Instance, NetworkInterface
 from awsha.core.errors import AwshaError
 from awsha.core.model import CloudFacts, InstanceFacts, InstanceState, Releasing, Unknown, VolumeFacts
@@ -135,18 +135,21 @@ class Ec2:
 
     def describe_volumes(self, ids: Collection[str], timeout_s: float = CALL_TIMEOUT_S) -> dict[str, VolumeFacts]:
         """Volumes by id. An id that does not exist is left out. Raises Ec2Error."""
-        return facts.volumes(self._by_id("DescribeVolumes", "VolumeIds", "volume-id", ids, timeout_s))
+        return self._by_id("DescribeVolumes", "VolumeIds", "volume-id", ids, facts.volumes, timeout_s)
 
     def describe_instances(self, ids: Collection[str], timeout_s: float = CALL_TIMEOUT_S) -> dict[str, InstanceFacts]:
         """Instances by id. An id that does not exist is left out. Raises Ec2Error."""
-        reply = self._by_id("DescribeInstances", "InstanceIds", "instance-id", ids, timeout_s)
-        return {instance_id: found.facts for instance_id, found in facts.instances(reply).items()}
+        found = self._by_id("DescribeInstances", "InstanceIds", "instance-id", ids, facts.instances, timeout_s)
+        return {instance_id: instance.facts for instance_id, instance in found.items()}
 
     def describe_interface(self, eni_id: str, timeout_s: float = CALL_TIMEOUT_S) -> NetworkInterface | None:
         """One ENI, None when it does not exist. Raises Ec2Error."""
-        ids = [eni_id]
-        reply = self._by_id("DescribeNetworkInterfaces", "NetworkInterfaceIds", "network-interface-id", ids, timeout_s)
-        return next((eni for eni in facts.interfaces(reply) if eni.id == eni_id), None)
+
+        def read(reply: object) -> dict[str, NetworkInterface]:
+            return {eni.id: eni for eni in facts.interfaces(reply)}
+
+        action, name = "DescribeNetworkInterfaces", "network-interface-id"
+        return self._by_id(action, "NetworkInterfaceIds", name, [eni_id], read, timeout_s).get(eni_id)
 
     def find_instances(
         self, addresses: Collection[str], timeout_s: float = CALL_TIMEOUT_S
@@ -298,17 +301,26 @@ class Ec2:
 
     # --- how they ask ----------------------------------------------------------------------------------------------
 
-    def _by_id(self, action: str, key: str, filter_name: str, ids: Collection[str], timeout_s: float) -> object:
+    def _by_id(  # noqa: PLR0917 - a row of a table
+        self,
+        action: str,
+        key: str,
+        filter_name: str,
+        ids: Collection[str],
+        read: Callable[[object], dict[str, T]],
+        timeout_s: float,
+    ) -> dict[str, T]:
         """Describe by id. EC2 refuses the whole call for one id that it does not know.
 
-        Then ask by filter, which leaves that one out: a second call, and only while something is missing.
+        Then ask by filter, which leaves that one out: a second call, and only while something is missing. An answer to
+        ids that leaves one out without a word is none: an instance that is not there is taken for a dead one.
         """
         wanted = sorted(ids)
         if not wanted:
             return {}
         deadline = time.monotonic() + timeout_s
         try:
-            return self._caller.call(action, {key: wanted}, timeout_s)
+            found = read(self._caller.call(action, {key: wanted}, timeout_s))
         except Ec2Error as error:
             if len(wanted) == 1 and error.kind is Kind.NOT_FOUND:
                 return {}
@@ -316,7 +328,10 @@ class Ec2:
             if len(wanted) == 1 or error.kind not in (Kind.NOT_FOUND, Kind.INVALID):
                 raise
             by_filter = {"Filters": [{"Name": filter_name, "Values": wanted}]}
-            return self._caller.call(action, by_filter, deadline - time.monotonic())
+            return read(self._caller.call(action, by_filter, deadline - time.monotonic()))
+        if missing := [each for each in wanted if each not in found]:
+            raise reply_error(action, f"{', '.join(missing)} is neither described nor refused")
+        return found
 
     def _pages(self, action: str, key: str, params: dict[str, Any], timeout_s: float) -> dict[str, Any]:
         """All pages of a filtered describe, as one reply."""

@@ -100,7 +100,7 @@ class Metadata:
             text = self.get("dynamic/instance-identity/document")
             try:
                 parsed = json.loads(text)
-            except ValueError:
+            except (ValueError, RecursionError):
                 parsed = None
             if not isinstance(parsed, dict):
                 raise MetadataError(MetadataKind.REPLY, "the identity document is not a JSON object")

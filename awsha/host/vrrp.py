@@ -95,8 +95,8 @@ class Listener:
 class Table:
     """Who was heard, by router id and peer address. Bounded: only known peers are kept.
 
-    peers: node name -> address. heard: what an earlier agent of this boot had heard (entries()), so that "ever heard
-    since boot" outlives a restart; the caller keeps it with the boot id. advert_int: by router id, in seconds.
+    peers: node name -> address. heard: what an earlier agent of this boot had heard, so that "ever heard since
+    boot" outlives a restart; the caller keeps it with the boot id. advert_int: by router id, in seconds.
     """
 
     def __init__(
@@ -126,7 +126,3 @@ class Table:
     def heard(self, router_id: int) -> dict[str, Heard]:
         """Node name -> its last advert for this router id; only peers that were ever heard."""
         return {self._names[address]: value for (router, address), value in self._heard.items() if router == router_id}
-
-    def entries(self) -> dict[tuple[int, str], Heard]:
-        """Everything, to be kept."""
-        return dict(self._heard)

@@ -25,6 +25,12 @@ class FaultKind(StrEnum):
 
 TRANSPORT = frozenset({FaultKind.DELAY, FaultKind.LOST_REPLY, FaultKind.BLACK_HOLE})
 METADATA = "metadata"  # the pseudo-action by which faults name instance metadata
+SECONDS_MOST = 86400
+_ONLY = {
+    FaultKind.STALE: ("Describe", METADATA),
+    FaultKind.STUCK_ATTACHING: ("AttachVolume",),
+    FaultKind.STUCK_BUSY: ("DetachVolume",),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +56,10 @@ class Fault:
             raise ValueError("a fault strikes at least once: times >= 1, or None for always")
         if self.kind is FaultKind.ERROR and not self.code:
             raise ValueError("an error fault needs a code, for instance InternalError")
-        if self.kind in (FaultKind.DELAY, FaultKind.STALE) and self.seconds <= 0:
-            raise ValueError(f"a {self.kind} fault needs seconds > 0")
+        if self.kind in (FaultKind.DELAY, FaultKind.STALE) and not 0 < self.seconds <= SECONDS_MOST:
+            raise ValueError(f"a {self.kind} fault needs seconds > 0, and at most {SECONDS_MOST}")
+        if not (self.action == "*" or self.action.startswith(_ONLY.get(self.kind, ("",)))):
+            raise ValueError(f"{self.kind} strikes {' and '.join(_ONLY[self.kind])} only, never {self.action}")
 
 
 @dataclass(frozen=True, slots=True)

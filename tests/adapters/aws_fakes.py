@@ -12,8 +12,16 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs
 
 XMLNS = "http://ec2.amazonaws.com/doc/2016-11-15/"
-NO_VOLUMES = f'<DescribeVolumesResponse xmlns="{XMLNS}"><volumeSet/></DescribeVolumesResponse>'
-NO_INSTANCES = f'<DescribeInstancesResponse xmlns="{XMLNS}"><reservationSet/></DescribeInstancesResponse>'
+VOLUMES = (
+    f'<DescribeVolumesResponse xmlns="{XMLNS}"><volumeSet>'
+    "<item><volumeId>vol-1</volumeId><status>available</status></item>"
+    "<item><volumeId>vol-2</volumeId><status>available</status></item></volumeSet></DescribeVolumesResponse>"
+)
+INSTANCES = (
+    f'<DescribeInstancesResponse xmlns="{XMLNS}"><reservationSet><item><instancesSet>'
+    "<item><instanceId>i-1</instanceId><instanceState><code>16</code><name>running</name></instanceState></item>"
+    "</instancesSet></item></reservationSet></DescribeInstancesResponse>"
+)
 DROP = 0  # a status that is none: the connection is closed without an answer
 HANG = -1  # nobody answers, until the server ends
 
@@ -42,7 +50,7 @@ class Scripted:
 
     url: str = ""
     script: deque[tuple[int, str]] = field(default_factory=deque)
-    otherwise: tuple[int, str] = (200, NO_VOLUMES)
+    otherwise: tuple[int, str] = (200, VOLUMES)
     by_path: dict[str, tuple[int, str]] = field(default_factory=dict)
     requests: list[Request] = field(default_factory=list)
     connections: int = 0

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,10 +18,13 @@ from awsha import notify
 from awsha.agent import intent
 from awsha.agent.assembly import assemble
 from awsha.agent.faults import TEXT_MOST, FaultRecord
+from awsha.agent.hearing import Hearing
 from awsha.agent.lock import GroupLock
 from awsha.agent.marks import Marks
 from awsha.core.model import Faults
+from awsha.core.policy import Group, Node, Policy
 from awsha.host.clock import boot_id, boottime
+from awsha.host.vrrp import Advert
 from awsha.lab.faults import Fault, FaultKind
 from tests.adapters.conftest import Sandbox
 from tests.adapters.one_node import GROUP, OneNode, intents, one_node, until
@@ -51,6 +55,33 @@ def test_a_mark_of_another_boot_or_a_broken_one_does_not_count(run: Path):
     marks.remove("fenced")
     marks.remove("fenced")
     assert marks.all() == frozenset()
+
+
+class Adverts:
+    """What a raw socket would have heard."""
+
+    def __init__(self) -> None:
+        self.came: list[Advert] = []
+
+    def drain(self, now: float) -> list[Advert]:
+        came, self.came = self.came, []
+        return [replace(advert, at=now) for advert in came]
+
+
+def test_who_was_heard_counts_though_it_cannot_be_kept_and_is_kept_as_soon_as_it_can(run: Path):
+    group = Group("data", 51, ("10.0.0.100",))
+    policy = Policy((Node("a", "10.0.0.10"), Node("b", "10.0.0.11")), (group,))
+    listener, hearing = Adverts(), Hearing(policy, listen=False)
+    hearing.listener = listener  # type: ignore[assignment]
+    advert = Advert("10.0.0.11", 3, 51, 100, (), 0.0)
+    (run / "marks").write_text("in the way, as a full /run would be")
+    listener.came = [advert]
+    assert hearing.heard(group)["b"].priority == 100, "a master that is heard is heard"
+    assert Hearing(policy, listen=False).heard(group) == {}
+    (run / "marks").unlink()
+    listener.came = [advert]
+    assert len(hearing.drain()) == 1
+    assert set(Hearing(policy, listen=False).heard(group)) == {"b"}, "another agent of this boot knows"
 
 
 def kept(**changes: object) -> str:

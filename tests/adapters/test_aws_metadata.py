@@ -110,7 +110,7 @@ def test_addresses_that_are_none_are_an_error(server: Scripted, metadata: Metada
     assert caught.value.kind is MetadataKind.REPLY
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{", '{"region": 7}'])
+@pytest.mark.parametrize("text", ["", "[]", "{", '{"region": 7}', "[" * 100_000], ids=lambda text: text[:20])
 def test_a_document_that_is_none_is_an_error(server: Scripted, metadata: Metadata, text: str):
     server.by_path["/latest/dynamic/instance-identity/document"] = (200, text)
     with pytest.raises(MetadataError) as caught:

@@ -14,8 +14,9 @@ from awsha.core.model import Unknown
 from tests.adapters.aws_fakes import (
     DROP,
     HANG,
-    NO_INSTANCES,
-    NO_VOLUMES,
+    INSTANCES,
+    VOLUMES,
+    XMLNS,
     Scripted,
     closed_port,
     refusal,
@@ -114,8 +115,8 @@ def test_a_lost_reply_of_a_change_is_never_repeated(server: Scripted, ec2: Ec2):
 
 
 def test_a_read_on_a_connection_that_was_closed_is_asked_again_once(server: Scripted, ec2: Ec2):
-    server.script.extend([(DROP, ""), (200, NO_VOLUMES)])
-    assert ec2.describe_volumes(["vol-1"]) == {}
+    server.script.extend([(DROP, ""), (200, VOLUMES)])
+    assert ec2.describe_volumes(["vol-1"])["vol-1"].state == "available"
     server.script.extend([(DROP, ""), (DROP, "")])
     with pytest.raises(Ec2Error):
         ec2.describe_volumes(["vol-1"])
@@ -124,7 +125,7 @@ def test_a_read_on_a_connection_that_was_closed_is_asked_again_once(server: Scri
 
 def test_case_29_throttling_is_tried_again_under_the_deadline(server: Scripted, ec2: Ec2):
     server.script.extend([THROTTLED] * 3)
-    assert ec2.describe_volumes(["vol-1"]) == {}
+    assert ec2.describe_volumes(["vol-1"])["vol-1"].state == "available"
     assert (ec2.throttled, ec2.requests["DescribeVolumes"]) == (3, 4)
 
 
@@ -203,7 +204,7 @@ def test_a_server_error_is_not_repeated_here(server: Scripted, ec2: Ec2):
         (200, "<html><p>login", Kind.REPLY),
         (200, "", Kind.REPLY),
         (403, "{}", None),
-        (200, NO_VOLUMES.replace("<volumeSet/>", "<volumeSet><item/></volumeSet>"), Kind.REPLY),
+        (200, VOLUMES.replace("<volumeId>vol-1</volumeId>", ""), Kind.REPLY),
     ],
 )
 def test_an_answer_of_something_else_is_a_typed_error(
@@ -230,8 +231,8 @@ def test_every_request_is_told_to_the_observer_and_its_failure_does_no_harm(serv
         raise OSError("the disk of the journal is full")
 
     door = Ec2("eu-west-1", observer=observer)
-    server.script.extend([THROTTLED, (200, NO_VOLUMES)])
-    assert door.describe_volumes(["vol-1"]) == {}
+    server.script.extend([THROTTLED, (200, VOLUMES)])
+    assert door.describe_volumes(["vol-1"])["vol-1"].state == "available"
     door.close()
     assert told == [("DescribeVolumes", "RequestLimitExceeded"), ("DescribeVolumes", "ok")]
 
@@ -243,7 +244,7 @@ def test_credentials_that_come_late_are_found(ec2: Ec2, monkeypatch: pytest.Monk
     assert caught.value.kind is Kind.CREDENTIALS
     assert "AWS_PROFILE" in caught.value.hint
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "x")
-    assert ec2.describe_volumes(["vol-1"]) == {}
+    assert ec2.describe_volumes(["vol-1"])["vol-1"].state == "available"
 
 
 def test_a_look_reads_its_parts_side_by_side(server: Scripted, ec2: Ec2):
@@ -251,7 +252,7 @@ def test_a_look_reads_its_parts_side_by_side(server: Scripted, ec2: Ec2):
 
     def answer_to(request: object) -> tuple[int, str]:
         together.wait()
-        return 200, NO_VOLUMES if "DescribeVolumes" in str(request) else NO_INSTANCES
+        return 200, VOLUMES if "DescribeVolumes" in str(request) else INSTANCES
 
     def addresses() -> frozenset[str]:
         together.wait()
@@ -259,18 +260,35 @@ def test_a_look_reads_its_parts_side_by_side(server: Scripted, ec2: Ec2):
 
     server.answer_to = answer_to  # type: ignore[method-assign]
     facts = ec2.look(["vol-1"], ["i-1"], addresses=addresses, timeout_s=5)
-    assert (facts.volumes, facts.instances, facts.metadata_addresses) == ({}, {}, frozenset({"10.0.0.10"}))
+    assert (set(facts.volumes), set(facts.instances)) == ({"vol-1", "vol-2"}, {"i-1"})  # type: ignore[arg-type]
+    assert facts.metadata_addresses == frozenset({"10.0.0.10"})
 
 
 def test_a_look_has_each_part_that_it_can_have(server: Scripted, ec2: Ec2):
     def answer_to(request: object) -> tuple[int, str]:
-        return (HANG, "") if "DescribeVolumes" in str(request) else (200, NO_INSTANCES)
+        return (HANG, "") if "DescribeVolumes" in str(request) else (200, INSTANCES)
 
     server.answer_to = answer_to  # type: ignore[method-assign]
     facts = ec2.look(["vol-1"], ["i-1"])
     assert isinstance(facts.volumes, Unknown)
     assert "DescribeVolumes" in facts.volumes.reason
-    assert facts.instances == {}
+    assert set(facts.instances) == {"i-1"}  # type: ignore[arg-type]
+
+
+EMPTY = {
+    "DescribeVolumes": VOLUMES.replace("vol-1", "vol-9"),
+    "DescribeInstances": f'<DescribeInstancesResponse xmlns="{XMLNS}"/>',
+}
+
+
+@pytest.mark.parametrize("ids", [["i-1"], ["i-1", "i-2"]])
+def test_an_answer_that_leaves_out_what_was_asked_for_says_nothing(server: Scripted, ec2: Ec2, ids: list[str]):
+    """EC2 refuses an id that it does not know. A peer that is only left out must not be taken for a dead one."""
+    server.answer_to = lambda request: (200, EMPTY[request.params["Action"]])  # type: ignore[method-assign]
+    facts = ec2.look(["vol-1"], ids)
+    assert isinstance(facts.volumes, Unknown)
+    assert "vol-1 is neither described nor refused" in facts.volumes.reason
+    assert isinstance(facts.instances, Unknown)
 
 
 def test_a_look_ends_at_its_deadline(server: Scripted):

@@ -276,6 +276,15 @@ def test_case_17_what_is_no_intent_of_this_boot_never_outlives_or_outranks_a_rea
         assert found.role == role
 
 
+def test_case_01_of_two_that_are_still_there_the_last_fork_counts_whenever_they_wrote(run: Path):
+    """A script that has written, and has not removed the older one yet."""
+    stray(run, "0000000000000100-00000042", f"backup {boot_id()} 5.0 0 0\n")
+    stray(run, "0000000000000099-00000043", f"master {boot_id()} 9.0 0 0\n")
+    found = intent.newest(GROUP)
+    assert found is not None
+    assert found.role is Role.BACKUP
+
+
 def test_a_directory_or_a_file_in_the_way(run: Path, agent: Answering, capfd: pytest.CaptureFixture[str]):
     (run / "intent" / GROUP / "9999999999999999-00000042").mkdir(parents=True)
     assert notify.main(["master", GROUP]) == 0

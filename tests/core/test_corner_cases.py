@@ -9,6 +9,7 @@ import ast
 import re
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -367,10 +368,10 @@ def test_case_20_busy_here_is_said_and_never_forced_while_mounted():
         replace(PRESENT, others=(MOUNT,)),
         DiskFacts(DEVICE, DARK),
     ):
-        for role in (Role.MASTER, Role.BACKUP):
-            s = situation(role, cloud=cloud(volume((A, "busy")), "a"), host=host(disk))
+        for role, state in product((Role.MASTER, Role.BACKUP), ("attached", "busy")):
+            s = situation(role, cloud=cloud(volume((A, state)), "a"), host=host(disk))
             s = since(s, 3600, (Code.DETACHING_HERE, VOL), (Code.DETACH_REQUESTED, VOL))
-            assert not any(isinstance(step, Detach) for step in plan(s).steps), (role, disk)
+            assert not any(isinstance(step, Detach) for step in plan(s).steps), (role, state, disk)
     asked = serving(cloud=cloud(volume((A, "busy")), "a"))
     assert (codes(asked), plan(asked).ready) == ({Code.DETACH_REQUESTED}, True), "the service goes on"
     assert "switchover" in plan(asked).reasons[0].hint

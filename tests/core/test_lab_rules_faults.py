@@ -115,7 +115,11 @@ def test_metadata_errors():
         {"kind": "explode"},
         {"kind": "error"},
         {"kind": "delay"},
+        {"kind": "delay", "seconds": float("nan")},
+        {"kind": "delay", "seconds": float("inf")},
         {"kind": "stale"},
+        {"kind": "stale", "seconds": 3},
+        {"kind": "stuck_busy"},
         {"kind": "throttle", "times": 0},
     ],
 )

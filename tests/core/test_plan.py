@@ -64,6 +64,7 @@ from tests.core.situations import (
     cloud,
     host,
     instances,
+    intent,
     serving,
     since,
     situation,
@@ -719,6 +720,20 @@ def test_a_node_that_is_out_lets_go_and_then_fails_its_health_whatever_vrrp_says
     attach = plan(situation(cloud=cloud(), host=host(ABSENT, vip=False))).steps[0]
     fresh = Fresh(s.intent, frozenset({mark}), None, holder_heard=False)
     assert refusal(attach, fresh, s.intent, s.me.instance_id) == f"this node is {mark}"
+
+
+def test_what_an_operator_or_the_holder_has_said_since_the_look_counts():
+    me, attach, force = situation().me.instance_id, Attach(VOL, "/dev/sdf"), Detach(VOL, B, force=True)
+    stop, unmount = StopInstance(B, "b"), Unmount(VOL, (MOUNT,))
+    fresh = Fresh(intent(), frozenset(), PRESENT, holder_heard=False)
+    assert [refusal(step, fresh, intent(), me) for step in (attach, force, stop, unmount)] == [None] * 4
+    paused = replace(fresh, marks=frozenset({"paused"}))
+    assert all(refusal(step, paused, intent(), me) for step in (attach, force, stop, unmount))
+    fenced = replace(fresh, marks=frozenset({"fenced"}))
+    assert all(refusal(step, fenced, intent(), me) for step in (attach, force, stop))
+    assert refusal(unmount, fenced, intent(), me) is None, "it cleans up"
+    heard = replace(fresh, holder_heard=True)
+    assert all(refusal(step, heard, intent(), me) for step in (force, stop))
 
 
 @pytest.mark.parametrize(

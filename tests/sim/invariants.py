@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from awsha.core.fencing import alive
 from awsha.core.handover import under_way
-from awsha.core.model import InstanceState, Role, Unknown, VolumeFacts
-from awsha.core.policy import Fsck
+from awsha.core.model import AttachmentState, InstanceState, Role, Unknown, VolumeFacts
+from awsha.core.policy import Fence, Fsck, OpenFiles
 from awsha.core.steps import (
     AssignAddresses,
     Attach,
@@ -21,6 +22,7 @@ from awsha.core.steps import (
     MountVolume,
     Scope,
     SetMark,
+    Signal,
     StartApplication,
     Step,
     StopInstance,
@@ -43,7 +45,8 @@ TAKES = (Attach, AssignAddresses, StopInstance, MountVolume, Check, StartApplica
 QUIET_S = 600.0  # without a failure for so long after a wait, the next one is the first
 OLD_S = {Scope.CLOUD: 5.0, Scope.APPLICATION: 6.5}  # facts that are older permit nothing; a check takes up to 5 s
 LOCAL_OLD_S = 1.5
-GOING = {InstanceState.STOPPING, InstanceState.STOPPED, InstanceState.SHUTTING_DOWN, InstanceState.TERMINATED}
+STOPPING = {InstanceState.STOPPING, InstanceState.SHUTTING_DOWN}
+STOPPED = {InstanceState.STOPPED, InstanceState.TERMINATED}
 
 
 class Violation(Exception):
@@ -66,6 +69,8 @@ class Watch:
         self._fenced: dict[tuple[str, str], str] = {}  # (node, volume) -> the node that holds what this one lost
         self._taken_at: dict[tuple[str, str], float] = {}  # the same -> when that one attached it
         self._failed: dict[str, tuple[int, float, float]] = {}  # node -> failed so often, the last time, must wait
+        self._marked_at: dict[tuple[str, str], float] = {}  # (node, mark) -> since when
+        self._asked: set[tuple[str, str, int]] = set()  # (node, volume, boot) whose holders were asked to end
         self._hears: dict[tuple[str, str], tuple[float, float]] = {}  # (node, peer) -> heard without a break (from, to)
 
     # --- physically true, after each event ---
@@ -111,6 +116,10 @@ class Watch:
         """A process gets a signal."""
         if process.superblock is None or process.superblock.device.number not in numbers:
             raise Violation("innocent", f"{node.name}: {process.command}[{process.pid}] does not hold the file system")
+
+    def marked(self, node: Node, mark: str) -> None:
+        """A mark that was not there stands."""
+        self._marked_at[node.name, mark] = self.world.now
 
     def mark_lifted(self, node: Node, mark: str) -> None:
         """A node takes back a mark by itself."""
@@ -233,20 +242,32 @@ class Watch:
             age = node.time() - agent.facts_at.get(scope, float("-inf"))
             if age > OLD_S.get(scope, LOCAL_OLD_S):
                 raise Violation("old-facts", f"{node.name}: {step!r} relies on {scope} of {age:.1f} s ago")
+        self._must_know(agent, step)
+
+    def _must_know(self, agent: Agent, step: Step) -> None:
+        """What a step takes for true of EC2 and of this node."""
+        node = agent.node
         if isinstance(step, Attach):
             facts = _volume(agent, step.volume_id)
             if facts is None or facts.attachments:
                 raise Violation("guess", f"{node.name} attaches {step.volume_id} without knowing that it is free")
+        elif isinstance(step, MountVolume | Check):
+            facts = _volume(agent, step.volume_id)
+            held = [(a.instance_id, a.state) for a in facts.attachments] if facts is not None else []
+            if held != [(node.instance_id, AttachmentState.ATTACHED)]:
+                raise Violation(
+                    "guess", f"{node.name}: {step!r} without knowing that it is attached here, and here only"
+                )
         elif isinstance(step, Detach):
             if step.instance_id == node.instance_id:
                 disk = agent.loop.disks.get(step.volume_id)
                 if disk is None or isinstance(disk.mount, Unknown):
                     raise Violation("guess", f"{node.name} detaches {step.volume_id} without knowing what is mounted")
             else:
-                self._may_fence(agent, step.instance_id, (step.volume_id,))
+                self._may_fence(agent, step, (step.volume_id,))
         elif isinstance(step, StopInstance):
             volumes = tuple(v.id or "" for v in self.world.shape.group.volumes)
-            self._may_fence(agent, step.instance_id, volumes)
+            self._may_fence(agent, step, volumes)
 
     def ended(self, agent: Agent, step: Step) -> None:
         """A step is over."""
@@ -265,6 +286,7 @@ class Watch:
                 raise Violation(
                     "not-master", f"{node.name}: {step!r}, and it has not been master for {now - since:.1f} s"
                 )
+        self._by_marks(agent, step, looked_at, takes=takes)
         if isinstance(step, Detach) and step.instance_id == node.instance_id:
             superblock = node.kernel.mounted(step.volume_id)
             if superblock is not None and superblock.device.present and superblock.mounted_at < looked_at:
@@ -282,6 +304,42 @@ class Watch:
                         "unfenced", f"{node.name} takes its fenced mark away with {volume.id} still mounted"
                     )
 
+    def _stood(self, node: Node, mark: str, looked_at: float) -> bool:
+        """Whether a mark has been there since before a second look."""
+        return mark in node.marks and self._marked_at.get((node.name, mark), 0.0) < looked_at
+
+    def _by_marks(self, agent: Agent, step: Step, looked_at: float, *, takes: bool) -> None:
+        """A paused node does nothing, one that is kept out takes nothing; a holder that the second look heard is not
+        acted against."""
+        node = agent.node
+        if self._stood(node, "paused", looked_at):
+            raise Violation("paused", f"{node.name}: {step!r}, and the group is paused")
+        if isinstance(step, Signal):
+            self._may_signal(node, step)
+        if not takes:
+            return
+        for mark in ("released", "fenced", *under_way(node.marks)):
+            if self._stood(node, mark, looked_at):
+                raise Violation("kept-out", f"{node.name}: {step!r}, and it is {mark}")
+        if not isinstance(step, Detach | StopInstance) or node.resumed_at > looked_at:
+            return
+        heard, then = agent.heard.get(NAME_OF[step.instance_id]), looked_at - node.clock_lost
+        if heard is not None and heard.at < then and alive(heard, then, self.world.shape.group.advert_int):
+            raise Violation("fenced-master", f"{node.name}: {step!r}, which its second look has heard as master")
+
+    def _may_signal(self, node: Node, step: Signal) -> None:
+        """With `wait` nobody is signalled; with `terminate` those on a living disk are asked to end before they are
+        killed."""
+        policy, asked = self.world.shape.group.open_files, (node.name, step.volume_id, node.boot)
+        if policy is OpenFiles.WAIT:
+            raise Violation("policy", f"{node.name}: {step!r}, with open_files {policy}")
+        numbers = {mount.number for mount in step.mounts}
+        lives = any(s.device.present and s.device.number in numbers for s in node.kernel.superblocks)
+        if not step.kill:
+            self._asked.add(asked)
+        elif policy is OpenFiles.TERMINATE and lives and asked not in self._asked:
+            raise Violation("policy", f"{node.name}: {step!r}, and nobody was asked to end")
+
     def _may_assign(self, node: Node) -> None:
         """A VIP is taken by a node only while it holds the volumes (by truth; facts may be a few seconds old)."""
         region = self.world.cloud.region.world
@@ -292,14 +350,24 @@ class Watch:
             if self.world.now - max(held, node.resumed_at) > HELD_LATELY_S:
                 raise Violation("vip-without-volume", f"{node.name} takes the VIPs and does not hold {volume.id}")
 
-    def _may_fence(self, agent: Agent, instance_id: str, volumes: tuple[str, ...]) -> None:
-        """Only a holder that is silent, was heard before, had its grace and does not release is acted against."""
+    def _may_fence(self, agent: Agent, step: Detach | StopInstance, volumes: tuple[str, ...]) -> None:
+        """Only a holder that is silent, was heard before, had its grace and does not release is acted against, in the
+        way of the policy; one that is stopping is let stop."""
+        instance_id = step.instance_id
         node, group, peer = agent.node, self.world.shape.group, NAME_OF[instance_id]
         instances = agent.loop.cloud.instances
         if isinstance(instances, Unknown):
             raise Violation("guess", f"{node.name} acts against {peer} without knowing its state")
         instance = instances.get(instance_id)
-        if instance is None or instance.state in GOING:
+        if instance is None or instance.state in STOPPED:
+            return
+        if group.fence is not (Fence.STOP_INSTANCE if isinstance(step, StopInstance) else Fence.FORCE_DETACH):
+            raise Violation(
+                "policy", f"{node.name}: {step!r} against {instance.state} {peer}, with fence {group.fence}"
+            )
+        if instance.state in STOPPING:
+            if isinstance(step, Detach):
+                raise Violation("policy", f"{node.name}: {step!r} does not wait until {peer} has stopped")
             return
         self._not_fenced_itself(node, peer, volumes)
         victim = self.world.by_instance[instance_id]

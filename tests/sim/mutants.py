@@ -18,22 +18,26 @@ from awsha.core.handover import LiftMark, lift
 from awsha.core.loop import Loop
 from awsha.core.model import (
     ApplicationState,
+    AttachmentState,
     Device,
     DiskFacts,
     Heard,
+    InstanceState,
     Intent,
     Role,
     Unknown,
     VolumeFacts,
     VolumeState,
 )
-from awsha.core.plan import plan
+from awsha.core.plan import PAUSED, plan
+from awsha.core.policy import Fence, OpenFiles
 from awsha.core.situation import Code, Plan, Situation
 from awsha.core.steps import (
     AssignAddresses,
     Detach,
     MountVolume,
     SetMark,
+    Signal,
     StartApplication,
     Step,
     StopInstance,
@@ -159,6 +163,36 @@ def _keepalived_lives(s: Situation) -> Situation:
     return replace(s, host=replace(s.host, keepalived_gone_since=None))
 
 
+def _always_fences(s: Situation) -> Situation:
+    return s if s.group.fence is not Fence.NONE else replace(s, group=replace(s.group, fence=Fence.STOP_INSTANCE))
+
+
+def _never_waits(s: Situation) -> Situation:
+    if s.group.open_files is not OpenFiles.WAIT:
+        return s
+    return replace(s, group=replace(s.group, open_files=OpenFiles.TERMINATE))
+
+
+def _stopping_is_stopped(s: Situation) -> Situation:
+    if isinstance(s.cloud.instances, Unknown):
+        return s
+    soon = {
+        iid: replace(facts, state=InstanceState.STOPPED) if facts.state is InstanceState.STOPPING else facts
+        for iid, facts in s.cloud.instances.items()
+    }
+    return replace(s, cloud=replace(s.cloud, instances=soon))
+
+
+def _attaching_is_attached(facts: VolumeFacts) -> VolumeFacts:
+    early = AttachmentState.ATTACHING
+    there = tuple(replace(a, state=AttachmentState.ATTACHED) if a.state is early else a for a in facts.attachments)
+    return replace(facts, attachments=there)
+
+
+def _not_paused(s: Situation) -> Situation:
+    return replace(s, host=replace(s.host, marks=s.host.marks - {PAUSED}))
+
+
 def _always_master(s: Situation) -> Situation:
     return s if s.intent is None else replace(s, intent=replace(s.intent, role=Role.MASTER))
 
@@ -216,6 +250,11 @@ def _always_lazy(_s: Situation, decided: Plan) -> Plan:
     return replace(decided, steps=steps)
 
 
+def _kills_at_once(_s: Situation, decided: Plan) -> Plan:
+    steps = tuple(replace(step, kill=True) if isinstance(step, Signal) else step for step in decided.steps)
+    return replace(decided, steps=steps)
+
+
 def _force_at_once(s: Situation, decided: Plan) -> Plan:
     steps = tuple(
         replace(step, force=True) if isinstance(step, Detach) and step.instance_id != s.me.instance_id else step
@@ -239,6 +278,16 @@ def _but(kind: type[Step] | tuple[type[Step], ...]) -> Refusal:
 def _old_intent(step: Step, fresh: Fresh, planned: Intent | None, me: str) -> str | None:
     """The guard believes the intent that the step was planned for."""
     return guards.refusal(step, replace(fresh, intent=planned), planned, me)
+
+
+def _no_marks(step: Step, fresh: Fresh, planned: Intent | None, me: str) -> str | None:
+    """The guard does not look whether this node was paused, released or fenced meanwhile."""
+    return guards.refusal(step, replace(fresh, marks=frozenset()), planned, me)
+
+
+def _not_heard(step: Step, fresh: Fresh, planned: Intent | None, me: str) -> str | None:
+    """The guard does not listen whether the holder is master again."""
+    return guards.refusal(step, replace(fresh, holder_heard=False), planned, me)
 
 
 def _unknown_means_unmounted(step: Step, fresh: Fresh, planned: Intent | None, me: str) -> str | None:
@@ -353,6 +402,22 @@ ALL = (
            (faults.crash_application,)),
     Mutant("one-mark", "ends an operator's release with the switchover before it", _spoiling(_one_mark), ("operator",),
            (faults.release,)),
+    Mutant("fence-none", "fences with the policy `none`", _seeing(_always_fences), ("policy",),
+           (faults.kill_keepalived, faults.crash)),
+    Mutant("never-waits", "ends those who hold files open with the policy `wait`", _seeing(_never_waits), ("policy",),
+           (faults.hold, faults.stop_keepalived)),
+    Mutant("kills-at-once", "kills without asking to end first", _spoiling(_kills_at_once), ("policy",),
+           (faults.hold, faults.stop_keepalived)),
+    Mutant("stopping-is-stopped", "detaches from an instance that is still stopping", _seeing(_stopping_is_stopped),
+           ("policy",), (faults.fence,)),
+    Mutant("attaching-is-attached", "mounts what EC2 is still attaching",
+           _seeing(lambda s: _volumes(s, _attaching_is_attached)), ("guess",)),
+    Mutant("never-pauses", "acts for a group that is paused", _seeing(_not_paused, refusal=_no_marks), ("paused",),
+           (faults.pause,)),
+    Mutant("no-marks", "does not look again whether it was paused, released or fenced meanwhile",
+           Wiring(refusal=_no_marks), ("paused", "kept-out"), (faults.pause, faults.release)),
+    Mutant("not-heard", "does not listen again whether the holder is master after all", Wiring(refusal=_not_heard),
+           ("fenced-master",), (faults.cut, faults.flap)),
     Mutant("no-rescan", "signals processes that have left the file system", Wiring(rescan=False), ("innocent",),
            (faults.hold,)),
 )  # fmt: skip

@@ -279,6 +279,7 @@ class Node:
         """A file below RUN/marks."""
         if mark not in self.marks:
             self.marks |= {mark}
+            self.world.watch.marked(self, mark)
 
     def remove_mark(self, mark: str) -> None:
         """And away."""
