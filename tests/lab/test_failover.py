@@ -373,6 +373,31 @@ def test_a_switchover_needs_nobody_who_watches_it_and_one_that_fails_says_why(la
     lab.nothing_lost()
 
 
+def test_a_switchover_to_one_of_three_and_none_to_a_peer_that_is_paused(lab: LabUnderTest):
+    """The peers say how they are by tags, which come after some seconds: nothing was ever said before."""
+    lab.up("--nodes", "3", *QUICK)
+    master = lab.wait_until(lab.holder, 20, "somebody holds everything")
+    wanted, other = (name for name in "abc" if name != master)
+    lab.exec(wanted, "awsha", "pause", "data")
+    lab.exec(other, "awsha", "release", "data", timeout_s=60)
+
+    def refused(*flags: str) -> str:
+        return lab.exec(master, "awsha", "switchover", "data", "--dry-run", *flags, check=False).stderr
+
+    lab.wait_until(lambda: f"{wanted} is not ready" in refused(), 60, "it has said that it is paused")
+    lab.wait_until(lambda: "VRRP may choose" not in refused("--to", wanted), 60, "the other has said that it is out")
+    assert "it said paused" in lab.exec(master, "awsha", "switchover", "data", check=False).stderr
+    assert all_at(lab, master), "nothing was begun"
+    lab.exec(wanted, "awsha", "resume", "data")
+    lab.fail(wanted, "agent-kill")  # a new agent says how it is a little sooner
+    lab.heal(wanted)
+    lab.wait_until(lambda: refused("--to", wanted) == "", 120, "it has said that it is ready")
+    lab.exec(master, "awsha", "switchover", "data", "--to", wanted, timeout_s=60)
+    assert all_at(lab, wanted)
+    lab.exec(wanted, "awsha", "pause", "data")
+    assert f"it is paused on {wanted}" in lab.exec(wanted, "awsha", "switchover", "data", check=False).stderr
+
+
 def test_release_keeps_a_node_out_until_resume_and_pause_stands_still(lab: LabUnderTest):
     lab.up(*QUICK)
     master, standby = _pair(lab)
