@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from awsha.agent.report import by_node, group_report, severity
 from awsha.agent.saying import BETWEEN_S, DENIED_S, SETTLED_S, Saying
 from awsha.aws.errors import Ec2Error
 from awsha.cli.render import status_view
+from awsha.cli.status import looked, watched
+from awsha.core.errors import AwshaError
 from awsha.core.health import Verdict
 from awsha.core.loop import Ambient
 from awsha.core.model import CloudFacts, Role, Said
@@ -65,6 +68,36 @@ def test_status_fits_any_terminal_and_nothing_is_cut_off(width: int):
         assert "…" not in shown
         for word in ("VRRP", "health", "address", VIP, "volume", VOL, "takeover", "last", "12 min ago"):
             assert word in shown, f"{word} is missing at {width}\n{shown}"
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_watch_shows_each_look_also_where_no_terminal_is(
+    terminal: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr("awsha.cli.status.WATCH_S", 0.0)
+    looks = iter(["first", "second"])
+
+    def look() -> dict[str, Any]:
+        text = next(looks, None)
+        if text is None:
+            raise KeyboardInterrupt
+        return {"node": "a", "observed_at": "", "agent": True, "unknown": [text], "groups": []}
+
+    assert watched(look) == 3
+    shown = capsys.readouterr().out
+    assert shown.index("unknown: first") < shown.index("unknown: second")
+    assert ("\x1b" in shown) is terminal
+
+
+def test_who_may_not_look_knows_nothing_and_is_no_warning():
+    def look() -> dict[str, Any]:
+        raise PermissionError(13, "Permission denied", "/run/awsha/marks/data")
+
+    with pytest.raises(AwshaError, match="/run/awsha/marks/data: Permission denied") as told:
+        looked(look)
+    assert (told.value.exit_code, told.value.hint) == (3, "run it as root")
 
 
 def test_a_master_says_what_is_known_of_its_peer_and_no_more():
