@@ -19,7 +19,7 @@ from awsha.core import handover
 from awsha.core.errors import EX_TEMPFAIL, AwshaError
 from awsha.core.model import ApplicationState, InstanceState
 from awsha.core.plan import PAUSED, RELEASED, STOPPING
-from awsha.core.policy import Fence
+from awsha.core.policy import Fence, Group
 from awsha.core.volumes import forced_mark
 from awsha.host.clock import boottime
 
@@ -145,6 +145,7 @@ class FencePlan:
     instance_id: str
     method: Fence
     volumes: tuple[str, ...]
+    master_of: tuple[str, ...] = ()  # groups: it is heard as their master now, so it lives
 
     def __str__(self) -> str:
         if self.method is Fence.STOP_INSTANCE:
@@ -165,11 +166,20 @@ def plan_fence(node: Node, name: str, method: Fence | None) -> FencePlan:
     wanted = [v.id for g in node.policy.groups for v in g.volumes if v.id]
     held = node.ec2.describe_volumes(wanted) if wanted else {}
     volumes = tuple(v.id for v in held.values() if any(a.instance_id == ids[name] for a in v.attachments))
-    return FencePlan(name, ids[name], method, volumes)
+    return FencePlan(name, ids[name], method, volumes, tuple(g.name for g in node.policy.groups if name in masters(g)))
+
+
+def masters(group: Group) -> list[str]:
+    """The peers that are masters now, as the agent hears it; none when no agent answers."""
+    peers = (ask.report() or {}).get(group.name, {}).get("peers", [])
+    return [p["name"] for p in peers if p["heard_priority"] and p["heard_s_ago"] < 3 * group.advert_int + 1]
 
 
 def fence(node: Node, wanted: FencePlan, timeout_s: float, watch: Watch) -> int:
     """Do it, and wait until EC2 says that it is done. Returns 0, or 75 out of time (safe to run again)."""
+    if wanted.method is Fence.FORCE_DETACH and not wanted.volumes:
+        watch.say(f"{wanted.name} has no volume: it is left as it is")
+        return 0
     watch.goes_on = f"what EC2 was asked for goes on. To watch again: awsha fence {wanted.name} --yes"
     for group in node.policy.groups:
         for volume_id in set(wanted.volumes) & {v.id for v in group.volumes}:

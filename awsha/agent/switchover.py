@@ -9,7 +9,7 @@ from functools import partial
 from awsha.agent import ask
 from awsha.agent.assembly import Node
 from awsha.agent.marks import Marks
-from awsha.agent.operate import need_agent
+from awsha.agent.operate import masters, need_agent
 from awsha.agent.watch import Watch
 from awsha.core import handover, successors
 from awsha.core.errors import EX_TEMPFAIL, AwshaError
@@ -120,23 +120,17 @@ def _outcome(group: Group, me: Self, seen: Seen, timeout_s: float) -> tuple[int,
     if seen.stage is Stage.UNKNOWN:
         return EX_TEMPFAIL, [f"it can't be told who has {name}: {seen.text}", f"next: awsha status {name}"]
     late = f"nobody took {name} over within {timeout_s:g} s"
-    if masters := " and ".join(_masters(group)):
-        text = f"{late}: {masters} is heard as master, and has taken nothing (paused? a before-acquire hook?)"
+    if heard := " and ".join(masters(group)):
+        text = f"{late}: {heard} is heard as master, and has taken nothing (paused? a before-acquire hook?)"
         return EX_TEMPFAIL, [
             f"{text}; nobody serves {name} until it does, or gives way",
-            f"next: on {masters}: awsha status {name}",
+            f"next: on {heard}: awsha status {name}",
         ]
     why = "no peer is heard as master (keepalived stopped there? released, fenced or unhealthy there?)"
     return EX_TEMPFAIL, [
         f"{late}: {why}; {again}",
         f"next: on {' and '.join(me.peers.values())}: awsha status {name}",
     ]
-
-
-def _masters(group: Group) -> list[str]:
-    """The peers that are masters, as the agent hears it."""
-    peers = (ask.report() or {}).get(group.name, {}).get("peers", [])
-    return [p["name"] for p in peers if p["heard_priority"] and p["heard_s_ago"] < 3 * group.advert_int + 1]
 
 
 def _refuse(group: Group, me: Self, cloud: CloudFacts, to: str | None) -> None:

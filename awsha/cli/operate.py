@@ -138,6 +138,11 @@ def fence(config: Path, node_name: str, yes: bool, method: str | None, timeout_s
 
     node = _node(config)
     wanted = operate.plan_fence(node, node_name, Fence(method) if method else None)
+    if not yes and wanted.master_of:
+        moved = f"on {node_name}: awsha switchover {wanted.master_of[0]}"
+        hint = f"to move it in order, {moved}; by force: awsha fence {node_name} --yes"
+        lives = f"{node_name} lives: it is heard as master of {', '.join(wanted.master_of)}"
+        raise AwshaError(f"would {wanted}; {lives}", hint=hint)
     if not yes:
         raise AwshaError(f"would {wanted}", hint=f"if {node_name} is really dead: awsha fence {node_name} --yes")
     click.echo(str(wanted))

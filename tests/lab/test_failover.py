@@ -418,10 +418,15 @@ def test_an_operator_fences_a_node(lab: LabUnderTest):
     lab.up("--fence", "none", *QUICK)
     master, standby = _pair(lab)
     lab.client_start()
+    alive = lab.exec(standby, "awsha", "fence", master, check=False)
+    assert (alive.returncode, f"{master} lives: it is heard as master of data" in alive.stderr) == (1, True)
+    nothing = lab.exec(master, "awsha", "fence", standby, "--method", "force-detach", "--yes")
+    assert ("has no volume" in nothing.stdout, "is fenced" in nothing.stdout) == (True, False)
     lab.fail(master, "power-off")
     lab.wait_until(lambda: "fence-none" in _blocked(lab, standby), 20, "it waits for the operator")
     told = lab.exec(standby, "awsha", "fence", master, check=False)
     assert (told.returncode, instance_of(lab, master) in told.stderr) == (1, True), "it only says what it would do"
+    assert "really dead" in told.stderr
     assert lab.status()["ec2"]["instances"][master] == "running"
     lab.exec(standby, "awsha", "fence", master, "--yes", timeout_s=60)
     lab.wait_for_holder(standby)
