@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import pwd
 from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from functools import partial
@@ -18,6 +20,7 @@ from awsha.aws.errors import Ec2Error
 from awsha.core import handover
 from awsha.core.errors import EX_TEMPFAIL, AwshaError
 from awsha.core.model import ApplicationState, InstanceState
+from awsha.core.plain import printable
 from awsha.core.plan import PAUSED, RELEASED, STOPPING
 from awsha.core.policy import Fence, Group
 from awsha.core.volumes import forced_mark
@@ -91,7 +94,7 @@ def _released(names: Sequence[str], late: Sequence[str], timeout_s: float, watch
 def _let_go(names: Sequence[str], mark: str, timeout_s: float, watch: Watch) -> list[str]:
     """Have the agent let go, all at once. Returns the groups that were not let go in time; the marks stay."""
     for name in names:
-        Marks(name).put(mark)
+        Marks(name).put(mark, who() if mark == RELEASED else "")
         if mark == RELEASED:  # from here on it is no switchover, which would end by itself
             for old in handover.under_way(Marks(name).all()):
                 Marks(name).remove(old)
@@ -110,9 +113,17 @@ def _gone(name: str, mark: str) -> bool:
     return bool(told["goal"] == "release" and told["converged"] and not told["health"]["ok"])
 
 
+def who() -> str:
+    """The person at the keyboard: who became root by sudo, or else the user that this is."""
+    try:
+        return printable(os.environ.get("SUDO_USER", "")) or pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return f"uid {os.getuid()}"
+
+
 def pause(name: str) -> None:
     """From now on the agent observes this group and acts on nothing."""
-    Marks(name).put(PAUSED)
+    Marks(name).put(PAUSED, who())
     ask.ask(f"wake {name}")
 
 

@@ -100,7 +100,10 @@ def pause(config: Path, group: str) -> None:
     from awsha.agent import operate
 
     operate.pause(*_names(config, group))
-    click.echo(f"{group} is paused on this node; a failover would not be carried out here. Next: awsha resume {group}")
+    click.echo(
+        f"{group} is paused on this node: it takes nothing over, and lets nothing go. Next: awsha resume {group}"
+    )
+    click.echo("if it is master and VRRP moves, a peer that is not paused takes it by force")
 
 
 @click.command()

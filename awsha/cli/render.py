@@ -211,7 +211,9 @@ def _peer(peer: dict[str, Any]) -> Text:
 
 def _reason(reason: dict[str, Any], colour: str) -> Text:
     text = Text(reason["text"], colour)
-    if reason.get("for_s"):
+    if reason.get("by"):
+        text.append(f"  by {reason['by']}, {ago(reason['for_s'])} ({reason['since']})")
+    elif reason.get("for_s"):
         text.append(f"  for {reason['for_s']:.0f} s")
     if reason.get("until_s") is not None:
         text.append(f", {max(1, math.ceil(reason['until_s']))} s to go")

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from awsha.agent import history, ledger
 from awsha.agent.assembly import Place
-from awsha.agent.report import by_node, group_report, severity
+from awsha.agent.report import by_hand, by_node, group_report, severity
 from awsha.agent.saying import BETWEEN_S, DENIED_S, SETTLED_S, Saying
 from awsha.aws.errors import Ec2Error
 from awsha.cli.render import status_view
@@ -89,6 +89,22 @@ def test_a_watch_shows_each_look_also_where_no_terminal_is(
     shown = capsys.readouterr().out
     assert shown.index("unknown: first") < shown.index("unknown: second")
     assert ("\x1b" in shown) is terminal
+
+
+def test_what_an_operator_asked_for_says_who_and_since_when():
+    """Not since when this agent knows it: that may have been started again since."""
+    s = serving(host=replace(serving().host, marks=frozenset({PAUSED})))
+    told = group_report(s, plan(s), Verdict(True))
+    by_hand(told, {PAUSED: ("alice", WALL - 7200)}.get, WALL)
+    shown = squeezed(screen(s, 160, waiting=told["waiting"]))
+    assert (
+        "paused by an operator: looking only, whatever keepalived says by alice, 2 h ago (2027-01-15T06:00:00Z)"
+        in shown
+    )
+    assert {k: told["waiting"][0][k] for k in ("by", "since", "for_s")} == {
+        "by": "alice", "since": "2027-01-15T06:00:00Z", "for_s": 7200.0,
+    }  # fmt: skip
+    by_hand(told, {}.get, WALL)
 
 
 def test_who_may_not_look_knows_nothing_and_is_no_warning():

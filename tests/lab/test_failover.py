@@ -403,7 +403,9 @@ def test_release_keeps_a_node_out_until_resume_and_pause_stands_still(lab: LabUn
     master, standby = _pair(lab)
     lab.exec(master, "awsha", "release", "data", timeout_s=60)
     lab.wait_for_holder(standby)
-    lab.exec(standby, "awsha", "pause", "data")
+    lab.exec(standby, "env", "SUDO_USER=alice", "awsha", "pause", "data")
+    paused = next(r for r in status_of(lab, standby)[1]["waiting"] if r["code"] == "paused")
+    assert (paused["by"], paused["since"][-1]) == ("alice", "Z")
     lab.fail(standby, "stop")
     time.sleep(2)
     assert all_at(lab, standby), "a paused node acts on nothing"
