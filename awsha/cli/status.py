@@ -90,7 +90,7 @@ def watched(look: Callable[[], dict[str, Any]]) -> int:
     from rich.console import Console
     from rich.live import Live
 
-    from awsha.cli.render import status_view
+    from awsha.cli.render import Fitted, status_view
 
     told, console, pause = look(), Console(highlight=False), threading.Event()
     with contextlib.suppress(KeyboardInterrupt), contextlib.ExitStack() as stack:
@@ -99,7 +99,7 @@ def watched(look: Callable[[], dict[str, Any]]) -> int:
             live = stack.enter_context(Live(console=console, screen=True, auto_refresh=False))
             show = partial(live.update, refresh=True)
         while True:
-            show(status_view(told, console.width))
+            show(Fitted(told, console.width, worst(told)) if console.is_terminal else status_view(told, console.width))
             sys.stdout.flush()
             pause.wait(WATCH_S)
             told = look()

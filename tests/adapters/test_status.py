@@ -16,7 +16,7 @@ from awsha.agent.assembly import Place
 from awsha.agent.report import by_hand, by_node, group_report, severity
 from awsha.agent.saying import BETWEEN_S, DENIED_S, SETTLED_S, Saying
 from awsha.aws.errors import Ec2Error
-from awsha.cli.render import status_view
+from awsha.cli.render import Fitted, status_view
 from awsha.cli.status import looked, watched
 from awsha.core.errors import AwshaError
 from awsha.core.health import Verdict
@@ -89,6 +89,38 @@ def test_a_watch_shows_each_look_also_where_no_terminal_is(
     shown = capsys.readouterr().out
     assert shown.index("unknown: first") < shown.index("unknown: second")
     assert ("\x1b" in shown) is terminal
+
+
+@pytest.mark.parametrize("height", [10, 24, 200])
+def test_a_watch_says_what_does_not_fit_and_how_bad_it_is(height: int):
+    told = group_report(standby(), plan(standby()), Verdict(True)) | {"severity": 0}
+    groups = [told, told | {"name": "other", "severity": 2}]
+    view = {"node": "a", "observed_at": "", "agent": True, "unknown": [], "groups": groups}
+    console = Console(width=60, height=height, file=io.StringIO(), force_terminal=False, highlight=False)
+    console.print(Fitted(view, 60, 2), end="")
+    assert isinstance(console.file, io.StringIO)
+    lines = console.file.getvalue().splitlines()
+    assert len(lines) <= height
+    assert ("more lines, worst: CRITICAL; all: awsha status" in lines[-1]) is (height < 200)
+
+
+def test_a_watch_on_a_low_terminal_cuts_nothing_off_without_a_word(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    for name, value in {"TERM": "xterm", "LINES": "10", "COLUMNS": "80"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("awsha.cli.status.WATCH_S", 0.0)
+    looks = iter([[f"line {number}" for number in range(50)]])
+
+    def look() -> dict[str, Any]:
+        text = next(looks, None)
+        if text is None:
+            raise KeyboardInterrupt
+        return {"node": "a", "observed_at": "", "agent": True, "unknown": text, "groups": []}
+
+    assert watched(look) == 3
+    assert "… 41 more lines, worst: UNKNOWN; all: awsha status" in capsys.readouterr().out
 
 
 def test_what_an_operator_asked_for_says_who_and_since_when():
