@@ -12,8 +12,9 @@ from awsha.agent import intent as intents
 from awsha.agent.assembly import Node
 from awsha.agent.faults import FaultRecord
 from awsha.agent.keepalived import KeepalivedWatch
+from awsha.agent.marks import Marks
 from awsha.agent.paths import health_file
-from awsha.agent.report import group_report, severity
+from awsha.agent.report import by_hand, group_report, severity, utc
 from awsha.core.health import Verdict, damped, verdict
 from awsha.core.loop import Ambient, Loop
 from awsha.core.model import Heard, Intent, Role
@@ -89,11 +90,12 @@ def report(node: Node, groups: list[Group]) -> dict[str, Any]:
             told["running"] = of_agent["running"]  # the agent has yet to see what was seen here just now
         elif of_agent is not None:
             told |= {key: of_agent[key] for key in ("waiting", "blocked", "running", "converged", "goal", "serving")}
+        by_hand(told, Marks(group.name).placed, time.time())
         found.append(told | {"last_transition": _last_transition(group.name), "severity": severity(told)})
     unresolved = sorted({place.unresolved for place in node.places.values() if place.unresolved})
     return {
         "node": node.name,
-        "observed_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "observed_at": utc(time.time()),
         "agent": agent is not None,
         "unknown": unresolved,
         "groups": found,
@@ -111,7 +113,7 @@ def _last_transition(name: str) -> dict[str, Any] | None:
     return {
         "id": last.id,
         "cause": last.cause.text,
-        "began": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(last.began)),
+        "began": utc(last.began),
         "s_ago": max(0.0, round(time.time() - last.began, 1)),
         "took_s": round(last.took, 2),
         "goal": last.goal,

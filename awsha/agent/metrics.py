@@ -94,6 +94,11 @@ class Tally:
                 self._last[transition.group] = transition
         self.changed.set()
 
+    def ways(self, ways: Iterable[str]) -> None:
+        """How notices are sent here: told from the beginning on, or the first that fails would be no increase."""
+        with self._lock:
+            self._notices.update({(by, code): 0 for by in ways for code in ("ok", "failed")})
+
     def notified(self, by: str, code: str) -> None:
         """A notice was sent, or was not."""
         with self._lock:

@@ -50,6 +50,7 @@ class Notifier:
             ways[COMMAND] = lambda told: tell_command(wanted.command, told, self._stop.is_set)
         if wanted.sns_topic is not None:
             ways[TOPIC] = _patient(wanted.sns_topic, pauses_s, self._stop)
+        self.ways = tuple(ways)
         self._channels = [_Channel(by, send, say, count, self._stop) for by, send in ways.items()]
 
     def transition(self, transition: Transition) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import pwd
 from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from functools import partial
@@ -18,8 +20,9 @@ from awsha.aws.errors import Ec2Error
 from awsha.core import handover
 from awsha.core.errors import EX_TEMPFAIL, AwshaError
 from awsha.core.model import ApplicationState, InstanceState
+from awsha.core.plain import printable
 from awsha.core.plan import PAUSED, RELEASED, STOPPING
-from awsha.core.policy import Fence
+from awsha.core.policy import Fence, Group
 from awsha.core.volumes import forced_mark
 from awsha.host.clock import boottime
 
@@ -91,7 +94,7 @@ def _released(names: Sequence[str], late: Sequence[str], timeout_s: float, watch
 def _let_go(names: Sequence[str], mark: str, timeout_s: float, watch: Watch) -> list[str]:
     """Have the agent let go, all at once. Returns the groups that were not let go in time; the marks stay."""
     for name in names:
-        Marks(name).put(mark)
+        Marks(name).put(mark, who() if mark == RELEASED else "")
         if mark == RELEASED:  # from here on it is no switchover, which would end by itself
             for old in handover.under_way(Marks(name).all()):
                 Marks(name).remove(old)
@@ -110,9 +113,17 @@ def _gone(name: str, mark: str) -> bool:
     return bool(told["goal"] == "release" and told["converged"] and not told["health"]["ok"])
 
 
+def who() -> str:
+    """The person at the keyboard: who became root by sudo, or else the user that this is."""
+    try:
+        return printable(os.environ.get("SUDO_USER", "")) or pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return f"uid {os.getuid()}"
+
+
 def pause(name: str) -> None:
     """From now on the agent observes this group and acts on nothing."""
-    Marks(name).put(PAUSED)
+    Marks(name).put(PAUSED, who())
     ask.ask(f"wake {name}")
 
 
@@ -145,6 +156,7 @@ class FencePlan:
     instance_id: str
     method: Fence
     volumes: tuple[str, ...]
+    master_of: tuple[str, ...] = ()  # groups: it is heard as their master now, so it lives
 
     def __str__(self) -> str:
         if self.method is Fence.STOP_INSTANCE:
@@ -165,11 +177,20 @@ def plan_fence(node: Node, name: str, method: Fence | None) -> FencePlan:
     wanted = [v.id for g in node.policy.groups for v in g.volumes if v.id]
     held = node.ec2.describe_volumes(wanted) if wanted else {}
     volumes = tuple(v.id for v in held.values() if any(a.instance_id == ids[name] for a in v.attachments))
-    return FencePlan(name, ids[name], method, volumes)
+    return FencePlan(name, ids[name], method, volumes, tuple(g.name for g in node.policy.groups if name in masters(g)))
+
+
+def masters(group: Group) -> list[str]:
+    """The peers that are masters now, as the agent hears it; none when no agent answers."""
+    peers = (ask.report() or {}).get(group.name, {}).get("peers", [])
+    return [p["name"] for p in peers if p["heard_priority"] and p["heard_s_ago"] < 3 * group.advert_int + 1]
 
 
 def fence(node: Node, wanted: FencePlan, timeout_s: float, watch: Watch) -> int:
     """Do it, and wait until EC2 says that it is done. Returns 0, or 75 out of time (safe to run again)."""
+    if wanted.method is Fence.FORCE_DETACH and not wanted.volumes:
+        watch.say(f"{wanted.name} has no volume: it is left as it is")
+        return 0
     watch.goes_on = f"what EC2 was asked for goes on. To watch again: awsha fence {wanted.name} --yes"
     for group in node.policy.groups:
         for volume_id in set(wanted.volumes) & {v.id for v in group.volumes}:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 from awsha.core import fencing, readiness
@@ -89,6 +90,20 @@ def _reason(r: Reason, s: Situation) -> dict[str, Any]:
     }
 
 
+def by_hand(told: dict[str, Any], placed: Callable[[str], tuple[str, float] | None], wall: float) -> None:
+    """Add to what an operator asked for who it was, and since when. `placed`: of a mark; `wall`: Unix seconds."""
+    for reason in told["waiting"]:
+        found = placed(reason["code"]) if reason["code"] in (Code.PAUSED, Code.RELEASED) else None
+        if found is not None:
+            by, at = found
+            reason |= {"by": by, "since": utc(at), "for_s": max(0.0, round(wall - at, 1))}
+
+
+def utc(at: float) -> str:
+    """Unix seconds as a time."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(at))
+
+
 def _vip(s: Situation, address: str) -> dict[str, Any]:
     holder = other_holder(s, address)
     cloud_unknown = isinstance(s.cloud.instances, Unknown)
@@ -170,7 +185,7 @@ def _said(s: Situation, instance: InstanceFacts) -> dict[str, Any] | None:
     word = instance.said.of(s.group.name) if instance.said else None
     if instance.said is None or word is None:
         return None
-    at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(instance.said.at_wall))
+    at = utc(instance.said.at_wall)
     return {"word": word, "at": at, "s_ago": max(0.0, round(s.wall - instance.said.at_wall, 1))}
 
 

@@ -58,7 +58,8 @@ class Saying:
         words = tuple((turn.situation.group.name, self._word(turn)) for turn in self._turns())
         if words != self._seen:
             self._seen, self._since = words, now
-        settled = now - self._since >= SETTLED_S and now >= self._not_before
+        paused = any(word == Code.PAUSED for _, word in words)  # an operator's, and no passing one
+        settled = (paused or now - self._since >= SETTLED_S) and now >= self._not_before
         if not words or words == self._said or not settled or any(word in PASSING for _, word in words):
             return
         self._not_before = now + BETWEEN_S

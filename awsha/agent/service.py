@@ -69,6 +69,7 @@ class Agent:
         self.tally = Tally()
         self.node: Node = assemble(config, listen=True, observer=self._asked)
         self.notifier = Notifier(self.node.policy.notify, self.journal.warn, self.tally.notified)
+        self.tally.ways(self.notifier.ways)
         self.keepalived = KeepalivedWatch()
         self.convergers: dict[str, Converger] = {}
         self._turned: dict[str, float] = {}

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from functools import partial
 
 from awsha.agent import ask
 from awsha.agent.assembly import Node
 from awsha.agent.marks import Marks
-from awsha.agent.operate import need_agent
+from awsha.agent.operate import masters, need_agent
 from awsha.agent.watch import Watch
-from awsha.core import handover
+from awsha.core import handover, successors
 from awsha.core.errors import EX_TEMPFAIL, AwshaError
 from awsha.core.handover import Seen, Stage
-from awsha.core.model import CloudFacts, InstanceState, Self, Unknown
+from awsha.core.model import CloudFacts, Self, Unknown
+from awsha.core.plan import PAUSED
 from awsha.core.policy import Group
 from awsha.host.clock import boottime
 
@@ -33,8 +35,8 @@ def switchover(node: Node, group: Group, to: str | None, timeout_s: float, watch
         watch.say(f"would stop the application, unmount and detach {name} on {me.name}, then let VRRP give way")
         return 0
     deadline = boottime() + timeout_s
-    _begin(name, deadline)
     watch.goes_on = f"the switchover of {name} goes on; {me.name} comes back as a backup. See: awsha status {name}"
+    _begin(name, deadline)
     if not watch.until(partial(_let_go, name), deadline, partial(watch.agent, name)):
         why = f" ({watch.last})" if watch.last else ""
         if ask.report() is None:
@@ -50,6 +52,9 @@ def switchover(node: Node, group: Group, to: str | None, timeout_s: float, watch
     code, lines = _outcome(group, me, seen, timeout_s)
     for line in lines:
         watch.say(line)
+    if code == 0 and to not in (None, seen.peer):
+        watch.say(f"{to} was to have it. Next: awsha status {name} on {to}")
+        return EX_TEMPFAIL
     return code
 
 
@@ -114,19 +119,18 @@ def _outcome(group: Group, me: Self, seen: Seen, timeout_s: float) -> tuple[int,
         return EX_TEMPFAIL, [text, f"next: on {peer}: awsha status {name}"]
     if seen.stage is Stage.UNKNOWN:
         return EX_TEMPFAIL, [f"it can't be told who has {name}: {seen.text}", f"next: awsha status {name}"]
+    late = f"nobody took {name} over within {timeout_s:g} s"
+    if heard := " and ".join(masters(group)):
+        text = f"{late}: {heard} is heard as master, and has taken nothing (paused? a before-acquire hook?)"
+        return EX_TEMPFAIL, [
+            f"{text}; nobody serves {name} until it does, or gives way",
+            f"next: on {heard}: awsha status {name}",
+        ]
+    why = "no peer is heard as master (keepalived stopped there? released, fenced or unhealthy there?)"
     return EX_TEMPFAIL, [
-        f"nobody took {name} over within {timeout_s:g} s: {_masters(group)}; {again}",
+        f"{late}: {why}; {again}",
         f"next: on {' and '.join(me.peers.values())}: awsha status {name}",
     ]
-
-
-def _masters(group: Group) -> str:
-    """What VRRP says of the peers, as the agent hears it."""
-    peers = (ask.report() or {}).get(group.name, {}).get("peers", [])
-    heard = [p["name"] for p in peers if p["heard_priority"] and p["heard_s_ago"] < 3 * group.advert_int + 1]
-    if heard:
-        return f"{', '.join(heard)} is heard as master, and has taken nothing (paused? a before-acquire hook?)"
-    return "no peer is heard as master (keepalived stopped there? released, fenced or unhealthy there?)"
 
 
 def _refuse(group: Group, me: Self, cloud: CloudFacts, to: str | None) -> None:
@@ -134,22 +138,22 @@ def _refuse(group: Group, me: Self, cloud: CloudFacts, to: str | None) -> None:
     need_agent(group.name)
     reasons = []
     told = (ask.report() or {}).get(group.name, {})
-    if handover.until(Marks(group.name).all()) is not None:
+    marks = Marks(group.name).all()
+    if handover.until(marks) is not None:
         reasons.append("a switchover of it is under way already")
+    elif PAUSED in marks:
+        reasons.append(f"it is paused on {me.name}: nothing is let go")
     elif not told.get("serving"):
         reasons.append(f"{me.name} does not serve {group.name}: run it on the node that does")
     if to is not None and to not in me.peers.values():
         reasons.append(f"{to} is no peer of {me.name} ({', '.join(me.peers.values())})")
-    if isinstance(cloud.instances, Unknown):
+    elif isinstance(cloud.instances, Unknown):
         reasons.append(f"EC2 does not say how the peers are: {cloud.instances.reason}")
     else:
-        peers = {name: cloud.instances.get(instance_id) for instance_id, name in me.peers.items()}
-        states = {name: facts.state if facts else "missing" for name, facts in peers.items()}
-        wanted = [states[to]] if to in states else list(states.values())
-        if InstanceState.RUNNING not in wanted:
-            reasons.append("no peer is running: " + ", ".join(f"{n} is {s}" for n, s in states.items()))
-    if to is not None and len(me.peers) > 1:
-        others = [n for n in me.peers.values() if n != to]
-        reasons.append(f"VRRP chooses among {len(me.peers)} peers: on {', '.join(others)} run awsha release first")
+        reasons += successors.refusals(successors.peers(group, me, cloud.instances, time.time()), to)
     if reasons:
-        raise AwshaError(f"{group.name} is not switched over: " + "; ".join(reasons), hint=f"awsha status {group.name}")
+        hint = f"awsha resume {group.name}" if PAUSED in marks else f"awsha status {group.name} --all"
+        raise AwshaError(
+            f"{group.name} is not switched over: {'; '.join(reasons)}",
+            hint=f"{hint} (what a peer says arrives here within two minutes)" if PAUSED not in marks else hint,
+        )

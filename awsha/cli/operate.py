@@ -100,7 +100,10 @@ def pause(config: Path, group: str) -> None:
     from awsha.agent import operate
 
     operate.pause(*_names(config, group))
-    click.echo(f"{group} is paused on this node; a failover would not be carried out here. Next: awsha resume {group}")
+    click.echo(
+        f"{group} is paused on this node: it takes nothing over, and lets nothing go. Next: awsha resume {group}"
+    )
+    click.echo("if it is master and VRRP moves, a peer that is not paused takes it by force")
 
 
 @click.command()
@@ -138,6 +141,11 @@ def fence(config: Path, node_name: str, yes: bool, method: str | None, timeout_s
 
     node = _node(config)
     wanted = operate.plan_fence(node, node_name, Fence(method) if method else None)
+    if not yes and wanted.master_of:
+        moved = f"on {node_name}: awsha switchover {wanted.master_of[0]}"
+        hint = f"to move it in order, {moved}; by force: awsha fence {node_name} --yes"
+        lives = f"{node_name} lives: it is heard as master of {', '.join(wanted.master_of)}"
+        raise AwshaError(f"would {wanted}; {lives}", hint=hint)
     if not yes:
         raise AwshaError(f"would {wanted}", hint=f"if {node_name} is really dead: awsha fence {node_name} --yes")
     click.echo(str(wanted))

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.console import Group as Stack
-from rich.console import RenderableType
 from rich.panel import Panel
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
@@ -30,6 +31,27 @@ def status_view(told: dict[str, Any], width: int = 100) -> RenderableType:
             Text("no agent answers on this node: a notify runs `awsha converge` by itself, slower", style="yellow")
         )
     return Stack(*parts)
+
+
+class Fitted:
+    """What fits on the terminal; where more is left out, the last line says so, and the worst of everything."""
+
+    def __init__(self, told: dict[str, Any], width: int, worst: int) -> None:
+        """`worst`: the exit code of all groups."""
+        self._view = status_view(told, width)
+        self._worst = WORDS[worst]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Line by line."""
+        lines = console.render_lines(self._view, options.update(height=None), pad=False)
+        if len(lines) > console.height:
+            left_out = len(lines) - console.height + 1
+            text = f"… {left_out} more lines, worst: {self._worst}; all: awsha status"
+            last = Text(text, "bold", no_wrap=True, overflow="ellipsis")
+            lines = [*lines[:-left_out], *console.render_lines(last, options.update(height=None), pad=False)]
+        for line in lines:
+            yield from line
+            yield Segment.line()
 
 
 def _group(told: dict[str, Any], group: dict[str, Any], width: int) -> RenderableType:
@@ -211,7 +233,9 @@ def _peer(peer: dict[str, Any]) -> Text:
 
 def _reason(reason: dict[str, Any], colour: str) -> Text:
     text = Text(reason["text"], colour)
-    if reason.get("for_s"):
+    if reason.get("by"):
+        text.append(f"  by {reason['by']}, {ago(reason['for_s'])} ({reason['since']})")
+    elif reason.get("for_s"):
         text.append(f"  for {reason['for_s']:.0f} s")
     if reason.get("until_s") is not None:
         text.append(f", {max(1, math.ceil(reason['until_s']))} s to go")

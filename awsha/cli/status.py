@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import json
+import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from awsha.cli.complete import groups
 from awsha.core.errors import EX_CONFIG, AwshaError
 from awsha.core.model import Role
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
 
 WATCH_S = 1.0
 UNKNOWN = 3  # for a monitoring plugin, a question without an answer is neither good nor bad
@@ -43,13 +48,13 @@ def status(config: Path, group: str | None, as_json: bool, watch: bool, every_no
         raise AwshaError(error.message, hint=error.hint, exit_code=code) from error
 
     def look() -> dict[str, Any]:
-        told = report(node, groups)
+        told = looked(lambda: report(node, groups))
         for found in told["groups"] if every_node else ():
             found["nodes"] = by_node(found)
         return told
 
     if watch and not as_json:
-        return _watch(look)
+        return watched(look)
     told = look()
     if as_json:
         click.echo(json.dumps(told, indent=2))
@@ -63,31 +68,41 @@ def status(config: Path, group: str | None, as_json: bool, watch: bool, every_no
     return worst(told)
 
 
+def looked(look: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What a look tells. Raises AwshaError with 3 where only root may look: 1 would be a warning of the group."""
+    try:
+        return look()
+    except PermissionError as error:
+        text = f"{error.filename}: {error.strerror}"
+        raise AwshaError(text, hint="run it as root", exit_code=UNKNOWN) from error
+
+
 def worst(told: dict[str, Any]) -> int:
     """The exit code: critical before unknown before warning."""
     severities = {g["severity"] for g in told["groups"]}
     return next((code for code in (2, 3, 1) if code in severities), 3 if told["unknown"] else 0)
 
 
-def _watch(look: Callable[[], dict[str, Any]]) -> int:
-    """Look every second until Ctrl-C, or until the terminal is gone."""
+def watched(look: Callable[[], dict[str, Any]]) -> int:
+    """Look every second until Ctrl-C, or until nobody reads it any more; without a terminal, one below the other."""
     import threading
 
     from rich.console import Console
     from rich.live import Live
 
-    from awsha.cli.render import status_view
+    from awsha.cli.render import Fitted, status_view
 
-    told, console = look(), Console(highlight=False)
-    with (
-        contextlib.suppress(KeyboardInterrupt),
-        Live(status_view(told, console.width), console=console, screen=True, auto_refresh=False) as live,
-    ):
-        pause = threading.Event()
+    told, console, pause = look(), Console(highlight=False), threading.Event()
+    with contextlib.suppress(KeyboardInterrupt), contextlib.ExitStack() as stack:
+        show: Callable[[RenderableType], None] = console.print
+        if console.is_terminal:
+            live = stack.enter_context(Live(console=console, screen=True, auto_refresh=False))
+            show = partial(live.update, refresh=True)
         while True:
+            show(Fitted(told, console.width, worst(told)) if console.is_terminal else status_view(told, console.width))
+            sys.stdout.flush()
             pause.wait(WATCH_S)
             told = look()
-            live.update(status_view(told, console.width), refresh=True)
     return worst(told)
 
 

@@ -31,6 +31,7 @@ MEANINGS = {
 LABEL_MOST = 52
 FIGURES = 20  # columns of the two figures and the space between
 NARROW = 60
+LIST_NARROW = 76
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +193,9 @@ def listing(transitions: list[Transition], width: int) -> RenderableType:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     several = len({t.group for t in transitions}) > 1
     table.add_column("id", no_wrap=True)
-    table.add_column("began", no_wrap=True)
+    dated = width >= LIST_NARROW  # below it the id has to say when
+    if dated:
+        table.add_column("began", no_wrap=True)
     if several:
         table.add_column("group", no_wrap=True)
     table.add_column("because")
@@ -202,7 +205,8 @@ def listing(transitions: list[Transition], width: int) -> RenderableType:
         ended = Text(one.end.value.replace("-", " "), ENDS[one.end])
         if one.end is End.BLOCKED:
             ended.append(f": {one.text}")
-        cells: list[RenderableType] = [one.id, f"{moment(one):%b %d %H:%M:%S}"]
+        cells: list[RenderableType] = [one.id]
+        cells += [f"{moment(one):%b %d %H:%M:%S}"] if dated else []
         cells += [one.group] if several else []
         table.add_row(*cells, Text(one.cause.text), ended, seconds(one.took))
     return table

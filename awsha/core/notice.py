@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Any
 
 from awsha.core.chronicle import MARKS
+from awsha.core.handover import LiftMark
 from awsha.core.model import Role
 from awsha.core.steps import SetMark
 from awsha.core.transition import Cause, End, Transition
@@ -98,8 +99,8 @@ def _event(t: Transition) -> Event | None:
         # a master whose health failed: keepalived has put it into FAULT before everything was here
         gave_way = t.goal == "master" and t.serving_at is None and t.text.startswith(f"by {Role.FAULT.upper()}")
         return Event.FAILED if gave_way else None
-    if t.end is not End.CONVERGED or not any(step.ok for step in t.steps):
-        return None  # looked only, or found that nothing had to be done
+    if t.end is not End.CONVERGED or not any(step.ok and step.step != LiftMark.__name__ for step in t.steps):
+        return None  # looked only, or found that nothing had to be done but to end a switchover
     if t.goal == "master":
         return Event.RESTORED if t.cause.kind == "drift" else Event.TAKEN
     if _was_fenced(t):

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from awsha import notify
-from awsha.agent import intent
+from awsha.agent import intent, operate
 from awsha.agent.assembly import assemble
 from awsha.agent.faults import TEXT_MOST, FaultRecord
 from awsha.agent.hearing import Hearing
@@ -39,6 +41,29 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 # --- marks, intents ---
+
+
+@pytest.mark.usefixtures("run")
+def test_a_mark_knows_who_set_it_first_and_when(monkeypatch: pytest.MonkeyPatch):
+    marks = Marks(GROUP)
+    assert marks.placed("paused") is None
+    monkeypatch.setenv("SUDO_USER", "al\x1bice")
+    began = time.time()
+    operate.pause(GROUP)
+    placed = marks.placed("paused")
+    assert placed is not None
+    assert (placed[0], placed[1] >= began - 1) == ("al?ice", True)
+    monkeypatch.setenv("SUDO_USER", "bob")
+    operate.pause(GROUP)
+    assert (marks.placed("paused"), marks.all()) == (placed, {"paused"}), (
+        "asked for again, it stands since the first time"
+    )
+    monkeypatch.delenv("SUDO_USER")
+    assert operate.resume(GROUP)
+    operate.pause(GROUP)
+    assert (marks.placed("paused") or [""])[0] == pwd.getpwuid(os.getuid()).pw_name
+    marks.put("stopping")
+    assert marks.placed("stopping") is None, "nobody's"
 
 
 def test_a_mark_of_another_boot_or_a_broken_one_does_not_count(run: Path):

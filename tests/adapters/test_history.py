@@ -340,6 +340,17 @@ def test_any_terminal_will_do(width: int):
     assert all(len(line) <= width for line in console.export_text().splitlines())
 
 
+def test_a_narrow_list_says_why_in_whole_words():
+    from rich.console import Console
+
+    switched = replace(DONE, id="data-20261201T025853b", cause=Cause("mark", "switched over by an operator"))
+    console = Console(width=60, record=True, file=open(os.devnull, "w"))  # noqa: PTH123, SIM115
+    console.print(waterfall.listing([switched], 60))
+    shown = console.export_text()
+    assert "switched over" in shown
+    assert "…" not in shown
+
+
 EMPTY = replace(DONE, steps=(), waits=(), requests=(), took=0.0, serving_at=None)
 
 

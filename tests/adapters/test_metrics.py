@@ -19,11 +19,12 @@ from prometheus_client.parser import text_string_to_metric_families
 from awsha.agent.metrics import METRICS, Exporter, Tally, group_samples, text
 from awsha.agent.metrics import replace as replace_file
 from awsha.agent.metrics_port import server
+from awsha.agent.notices import Notifier
 from awsha.config.load import parse
 from awsha.config.problems import ConfigError
 from awsha.core.loop import Ambient
 from awsha.core.model import Role
-from awsha.core.policy import Metrics
+from awsha.core.policy import Metrics, Notify
 from awsha.core.transition import Cause, End, Transition
 from tests.core.situations import volume
 from tests.core.test_loop import Bench
@@ -113,6 +114,16 @@ def test_what_adds_up():
     by_bound = {dict(key)["le"]: value for key, value in buckets.items()}
     assert (by_bound["7.5"], by_bound["10"], by_bound["300"], by_bound["+Inf"]) == (0, 1, 1, 2)
     assert told["awsha_group_last_transition_duration_seconds", (("end", "converged"), ("group", "data"))] == 1000.0
+
+
+def test_the_first_notice_that_fails_is_an_increase():
+    notifier, tally = Notifier(Notify(("/bin/true",)), lambda *_: None), Tally()
+    tally.ways(notifier.ways)
+    name, failed = "awsha_notifications_total", (("by", "command"), ("code", "failed"))
+    assert parsed(exporter(tally=tally).told())[name, failed] == 0
+    tally.notified("command", "failed")
+    tally.ways(notifier.ways)
+    assert parsed(exporter(tally=tally).told())[name, failed] == 1
 
 
 def test_the_last_transition_is_known_after_a_restart_and_a_newer_one_counts_more():
@@ -255,6 +266,12 @@ def test_the_alerts_ask_only_for_what_there_is():
         assert used <= LABELS
         kept = re.search(r"\bby \(([^)]*)\)", rule["expr"])
         assert kept is None or used <= set(re.findall(r"\w+", kept[1])), "a label that the expression does not keep"
+
+
+def test_an_agent_that_is_gone_is_missed_also_where_it_leaves_no_file():
+    rules = yaml.safe_load((ROOT / "conf/prometheus/awsha-rules.yml").read_text())["groups"][0]["rules"]
+    silent = next(rule["expr"] for rule in rules if rule["alert"] == "AwshaAgentSilent")
+    assert silent == "time() - max_over_time(awsha_written_timestamp_seconds[6h]) > 120"
 
 
 def test_the_page_lists_every_metric():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,14 +13,16 @@ from rich.console import Console
 
 from awsha.agent import history, ledger
 from awsha.agent.assembly import Place
-from awsha.agent.report import by_node, group_report, severity
+from awsha.agent.report import by_hand, by_node, group_report, severity
 from awsha.agent.saying import BETWEEN_S, DENIED_S, SETTLED_S, Saying
 from awsha.aws.errors import Ec2Error
-from awsha.cli.render import status_view
+from awsha.cli.render import Fitted, status_view
+from awsha.cli.status import looked, watched
+from awsha.core.errors import AwshaError
 from awsha.core.health import Verdict
 from awsha.core.loop import Ambient
 from awsha.core.model import CloudFacts, Role, Said
-from awsha.core.plan import PAUSED, plan
+from awsha.core.plan import PAUSED, RELEASED, plan
 from awsha.core.situation import Situation
 from awsha.core.transition import Cause, End, Transition
 from tests.core.situations import ME, VIP, VOL, WALL, A, B, instances, serving, volume
@@ -65,6 +68,84 @@ def test_status_fits_any_terminal_and_nothing_is_cut_off(width: int):
         assert "…" not in shown
         for word in ("VRRP", "health", "address", VIP, "volume", VOL, "takeover", "last", "12 min ago"):
             assert word in shown, f"{word} is missing at {width}\n{shown}"
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_watch_shows_each_look_also_where_no_terminal_is(
+    terminal: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr("awsha.cli.status.WATCH_S", 0.0)
+    looks = iter(["first", "second"])
+
+    def look() -> dict[str, Any]:
+        text = next(looks, None)
+        if text is None:
+            raise KeyboardInterrupt
+        return {"node": "a", "observed_at": "", "agent": True, "unknown": [text], "groups": []}
+
+    assert watched(look) == 3
+    shown = capsys.readouterr().out
+    assert shown.index("unknown: first") < shown.index("unknown: second")
+    assert ("\x1b" in shown) is terminal
+
+
+@pytest.mark.parametrize("height", [10, 24, 200])
+def test_a_watch_says_what_does_not_fit_and_how_bad_it_is(height: int):
+    told = group_report(standby(), plan(standby()), Verdict(True)) | {"severity": 0}
+    groups = [told, told | {"name": "other", "severity": 2}]
+    view = {"node": "a", "observed_at": "", "agent": True, "unknown": [], "groups": groups}
+    console = Console(width=60, height=height, file=io.StringIO(), force_terminal=False, highlight=False)
+    console.print(Fitted(view, 60, 2), end="")
+    assert isinstance(console.file, io.StringIO)
+    lines = console.file.getvalue().splitlines()
+    assert len(lines) <= height
+    assert ("more lines, worst: CRITICAL; all: awsha status" in lines[-1]) is (height < 200)
+
+
+def test_a_watch_on_a_low_terminal_cuts_nothing_off_without_a_word(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    for name, value in {"TERM": "xterm", "LINES": "10", "COLUMNS": "80"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("awsha.cli.status.WATCH_S", 0.0)
+    looks = iter([[f"line {number}" for number in range(50)]])
+
+    def look() -> dict[str, Any]:
+        text = next(looks, None)
+        if text is None:
+            raise KeyboardInterrupt
+        return {"node": "a", "observed_at": "", "agent": True, "unknown": text, "groups": []}
+
+    assert watched(look) == 3
+    assert "… 41 more lines, worst: UNKNOWN; all: awsha status" in capsys.readouterr().out
+
+
+def test_what_an_operator_asked_for_says_who_and_since_when():
+    """Not since when this agent knows it: that may have been started again since."""
+    s = serving(host=replace(serving().host, marks=frozenset({PAUSED})))
+    told = group_report(s, plan(s), Verdict(True))
+    by_hand(told, {PAUSED: ("alice", WALL - 7200)}.get, WALL)
+    shown = squeezed(screen(s, 160, waiting=told["waiting"]))
+    assert (
+        "paused by an operator: looking only, whatever keepalived says by alice, 2 h ago (2027-01-15T06:00:00Z)"
+        in shown
+    )
+    assert {k: told["waiting"][0][k] for k in ("by", "since", "for_s")} == {
+        "by": "alice", "since": "2027-01-15T06:00:00Z", "for_s": 7200.0,
+    }  # fmt: skip
+    by_hand(told, {}.get, WALL)
+
+
+def test_who_may_not_look_knows_nothing_and_is_no_warning():
+    def look() -> dict[str, Any]:
+        raise PermissionError(13, "Permission denied", "/run/awsha/marks/data")
+
+    with pytest.raises(AwshaError, match="/run/awsha/marks/data: Permission denied") as told:
+        looked(look)
+    assert (told.value.exit_code, told.value.hint) == (3, "run it as root")
 
 
 def test_a_master_says_what_is_known_of_its_peer_and_no_more():
@@ -160,8 +241,7 @@ def test_a_word_is_said_once_when_it_has_settled_and_again_when_it_changes():
     assert node.ec2.tags == ["1800000000 data:ready"], "nothing is said again while nothing changes"
     bench.ambient = Ambient(marks=frozenset({PAUSED}), heard=bench.ambient.heard)
     bench.turn(1.0)
-    words.look(90000.0, WALL + 9)
-    words.look(90000.0 + SETTLED_S, WALL + 9)
+    words.look(90000.0, WALL + 9)  # at once: a switchover to it would leave nobody who serves
     assert node.ec2.tags[1:] == ["1800000009 data:paused"]
 
 
@@ -170,7 +250,7 @@ def test_a_word_that_comes_and_goes_is_not_said():
     words, _ = saying(bench, node)
     calm = bench.ambient
     for at in range(0, 600, 20):
-        bench.ambient = calm if at % 40 else Ambient(marks=frozenset({PAUSED}), heard=calm.heard)
+        bench.ambient = calm if at % 40 else Ambient(marks=frozenset({RELEASED}), heard=calm.heard)
         bench.turn(1.0)
         words.look(float(at), WALL)
     assert node.ec2.asked == 0

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from awsha.core.handover import LiftMark, lift
 from awsha.core.model import ApplicationState, Role
 from awsha.core.notice import SUBJECT_MOST, Event, notice, trial
 from awsha.core.steps import SetMark
@@ -21,6 +22,7 @@ TAKEN = Transition(
 )  # fmt: skip
 LEFT = replace(TAKEN, goal="release", role="backup", text="nothing is here", serving_at=None)
 FENCE = Act("SetMark", "mark (mark:fenced)", SetMark(FENCED).resource, 0.1, 0.1, True)
+LIFT = replace(FENCE, step=LiftMark.__name__, resource=lift("switchover:9.0").resource)
 
 CASES: dict[str, tuple[Transition, Event | None]] = {
     "taken over": (TAKEN, Event.TAKEN),
@@ -29,6 +31,7 @@ CASES: dict[str, tuple[Transition, Event | None]] = {
     "nothing to do": (replace(TAKEN, steps=()), None),
     "only failures": (replace(TAKEN, steps=(replace(DID[0], ok=False),)), None),
     "let go": (LEFT, Event.RELEASED),
+    "a switchover that is over": (replace(LEFT, steps=(LIFT,)), None),
     "a standby that had nothing": (replace(LEFT, steps=()), None),
     "fenced": (replace(LEFT, cause=Cause("fenced", "while master: its disk is gone"), steps=(FENCE,)), Event.FENCED),
     "fenced while letting go": (replace(LEFT, steps=(*DID, FENCE)), Event.FENCED),

@@ -373,12 +373,39 @@ def test_a_switchover_needs_nobody_who_watches_it_and_one_that_fails_says_why(la
     lab.nothing_lost()
 
 
+def test_a_switchover_to_one_of_three_and_none_to_a_peer_that_is_paused(lab: LabUnderTest):
+    """The peers say how they are by tags, which come after some seconds: nothing was ever said before."""
+    lab.up("--nodes", "3", *QUICK)
+    master = lab.wait_until(lab.holder, 20, "somebody holds everything")
+    wanted, other = (name for name in "abc" if name != master)
+    lab.exec(wanted, "awsha", "pause", "data")
+    lab.exec(other, "awsha", "release", "data", timeout_s=60)
+
+    def refused(*flags: str) -> str:
+        return lab.exec(master, "awsha", "switchover", "data", "--dry-run", *flags, check=False).stderr
+
+    lab.wait_until(lambda: f"{wanted} is not ready" in refused(), 60, "it has said that it is paused")
+    lab.wait_until(lambda: "VRRP may choose" not in refused("--to", wanted), 60, "the other has said that it is out")
+    assert "it said paused" in lab.exec(master, "awsha", "switchover", "data", check=False).stderr
+    assert all_at(lab, master), "nothing was begun"
+    lab.exec(wanted, "awsha", "resume", "data")
+    lab.fail(wanted, "agent-kill")  # a new agent says how it is a little sooner
+    lab.heal(wanted)
+    lab.wait_until(lambda: refused("--to", wanted) == "", 120, "it has said that it is ready")
+    lab.exec(master, "awsha", "switchover", "data", "--to", wanted, timeout_s=60)
+    assert all_at(lab, wanted)
+    lab.exec(wanted, "awsha", "pause", "data")
+    assert f"it is paused on {wanted}" in lab.exec(wanted, "awsha", "switchover", "data", check=False).stderr
+
+
 def test_release_keeps_a_node_out_until_resume_and_pause_stands_still(lab: LabUnderTest):
     lab.up(*QUICK)
     master, standby = _pair(lab)
     lab.exec(master, "awsha", "release", "data", timeout_s=60)
     lab.wait_for_holder(standby)
-    lab.exec(standby, "awsha", "pause", "data")
+    lab.exec(standby, "env", "SUDO_USER=alice", "awsha", "pause", "data")
+    paused = next(r for r in status_of(lab, standby)[1]["waiting"] if r["code"] == "paused")
+    assert (paused["by"], paused["since"][-1]) == ("alice", "Z")
     lab.fail(standby, "stop")
     time.sleep(2)
     assert all_at(lab, standby), "a paused node acts on nothing"
@@ -393,10 +420,15 @@ def test_an_operator_fences_a_node(lab: LabUnderTest):
     lab.up("--fence", "none", *QUICK)
     master, standby = _pair(lab)
     lab.client_start()
+    alive = lab.exec(standby, "awsha", "fence", master, check=False)
+    assert (alive.returncode, f"{master} lives: it is heard as master of data" in alive.stderr) == (1, True)
+    nothing = lab.exec(master, "awsha", "fence", standby, "--method", "force-detach", "--yes")
+    assert ("has no volume" in nothing.stdout, "is fenced" in nothing.stdout) == (True, False)
     lab.fail(master, "power-off")
     lab.wait_until(lambda: "fence-none" in _blocked(lab, standby), 20, "it waits for the operator")
     told = lab.exec(standby, "awsha", "fence", master, check=False)
     assert (told.returncode, instance_of(lab, master) in told.stderr) == (1, True), "it only says what it would do"
+    assert "really dead" in told.stderr
     assert lab.status()["ec2"]["instances"][master] == "running"
     lab.exec(standby, "awsha", "fence", master, "--yes", timeout_s=60)
     lab.wait_for_holder(standby)
