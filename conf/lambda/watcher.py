@@ -51,31 +51,33 @@ def watch(
     now: Callable[[], float] = time.time,
     sleep: Callable[[float], None] = time.sleep,
 ) -> dict[str, str]:
-    """Look until the pair is together or SETTLE_S are over; then publish the metrics, and a message at a change."""
+    """Look until the pair is together or SETTLE_S are over; then a message at a change, and the metrics."""
     end = now() + SETTLE_S
     state, text = verdict(*look(aws["ec2"], pair, vips), vips, now())
     while state != "together" and now() < end:
         sleep(LOOK_AGAIN_S)
         state, text = verdict(*look(aws["ec2"], pair, vips), vips, now())
-    stored = aws["ssm"].get_parameter(Name=parameter)["Parameter"]
-    before = json.loads(stored["Value"])
-    since = (before["moving_since"] or now()) if state == "moving" else None
-    if since is not None and now() - since >= STUCK_S:
-        state, text = "apart", f"for more than {STUCK_S} s now, {text}"
-    publish(aws["cloudwatch"], pair, state)
-    # Until it was together for the first time there is nothing to be told: its nodes are being made.
-    change = state not in ("moving", before["state"]) and (state == "together" or before["state"] != "")
-    after = {"state": state if change else before["state"], "moving_since": since}
-    if after != before:
-        version = put(aws["ssm"], parameter, after)
-        if change and not told_already(aws["ssm"], parameter, state, range(stored["Version"] + 1, version)):
-            try:
-                aws["sns"].publish(
-                    TopicArn=topic, Subject=f"{pair}: {state}"[:100], Message=f"{pair} is {state}: {text}"
-                )
-            except Exception:
-                put(aws["ssm"], parameter, before)  # Lambda invokes again: then it is a change again
-                raise
+    try:
+        stored = aws["ssm"].get_parameter(Name=parameter)["Parameter"]
+        before = json.loads(stored["Value"])
+        since = (before["moving_since"] or now()) if state == "moving" else None
+        if since is not None and now() - since >= STUCK_S:
+            state, text = "apart", f"for more than {STUCK_S} s now, {text}"
+        # Until it was together for the first time there is nothing to be told: its nodes are being made.
+        change = state not in ("moving", before["state"]) and (state == "together" or before["state"] != "")
+        after = {"state": state if change else before["state"], "moving_since": since}
+        if after != before:
+            version = put(aws["ssm"], parameter, after)
+            if change and not told_already(aws["ssm"], parameter, state, range(stored["Version"] + 1, version)):
+                try:
+                    aws["sns"].publish(
+                        TopicArn=topic, Subject=f"{pair}: {state}"[:100], Message=f"{pair} is {state}: {text}"
+                    )
+                except Exception:
+                    put(aws["ssm"], parameter, before)  # Lambda invokes again: then it is a change again
+                    raise
+    finally:  # the message does not depend on the metric, nor the metric on it
+        publish(aws["cloudwatch"], pair, state)
     return {"pair": pair, "state": state, "text": text}
 
 

@@ -66,7 +66,7 @@ variable "network_cidr" {
   description = "The addresses of the VPC that is made, all in one subnet. Not used with vpc_id."
   default     = "10.51.0.0/24"
   validation {
-    condition     = can(regex("^([0-9]{1,3}\\.){3}[0-9]{1,3}/(1[6-9]|2[0-8])$", var.network_cidr))
+    condition     = can(regex("^([0-9]{1,3}\\.){3}[0-9]{1,3}/(1[6-9]|2[0-8])$", var.network_cidr)) && can(cidrnetmask(var.network_cidr))
     error_message = "network_cidr: an IPv4 network from /16 to /28."
   }
 }
@@ -76,7 +76,7 @@ variable "vip" {
   description = "The address that moves, a free one of the subnet."
   default     = "10.51.0.100"
   validation {
-    condition     = can(regex("^([0-9]{1,3}\\.){3}[0-9]{1,3}$", var.vip))
+    condition     = can(regex("^([0-9]{1,3}\\.){3}[0-9]{1,3}$", var.vip)) && can(cidrnetmask("${var.vip}/32"))
     error_message = "vip: an IPv4 address."
   }
 }
@@ -86,7 +86,7 @@ variable "address_a" {
   description = "Primary private address of node a. Empty: EC2 chooses one (it could choose vip, unless that is reserved)."
   default     = "10.51.0.10"
   validation {
-    condition     = can(regex("^(([0-9]{1,3}\\.){3}[0-9]{1,3})?$", var.address_a))
+    condition     = can(regex("^(([0-9]{1,3}\\.){3}[0-9]{1,3})?$", var.address_a)) && (var.address_a == "" || can(cidrnetmask("${var.address_a}/32")))
     error_message = "address_a: an IPv4 address, or empty."
   }
 }
@@ -96,7 +96,7 @@ variable "address_b" {
   description = "The same for node b."
   default     = "10.51.0.11"
   validation {
-    condition     = can(regex("^(([0-9]{1,3}\\.){3}[0-9]{1,3})?$", var.address_b))
+    condition     = can(regex("^(([0-9]{1,3}\\.){3}[0-9]{1,3})?$", var.address_b)) && (var.address_b == "" || can(cidrnetmask("${var.address_b}/32")))
     error_message = "address_b: an IPv4 address, or empty."
   }
 }
@@ -126,7 +126,7 @@ variable "client_cidr" {
   description = "Who may reach service_port, as an IPv4 network. Empty: nobody but the nodes."
   default     = ""
   validation {
-    condition     = can(regex("^(([0-9]{1,3}\\.){3}[0-9]{1,3}/[0-9]{1,2})?$", var.client_cidr))
+    condition     = can(regex("^(([0-9]{1,3}\\.){3}[0-9]{1,3}/[0-9]{1,2})?$", var.client_cidr)) && (var.client_cidr == "" || can(cidrnetmask(var.client_cidr)))
     error_message = "client_cidr: an IPv4 network, or empty."
   }
 }
@@ -136,7 +136,7 @@ variable "admin_cidr" {
   description = "Who may reach SSH, as an IPv4 network. Empty: nobody."
   default     = ""
   validation {
-    condition     = can(regex("^(([0-9]{1,3}\\.){3}[0-9]{1,3}/[0-9]{1,2})?$", var.admin_cidr))
+    condition     = can(regex("^(([0-9]{1,3}\\.){3}[0-9]{1,3}/[0-9]{1,2})?$", var.admin_cidr)) && (var.admin_cidr == "" || can(cidrnetmask(var.admin_cidr)))
     error_message = "admin_cidr: an IPv4 network, or empty."
   }
 }

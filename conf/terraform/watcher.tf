@@ -97,7 +97,7 @@ data "archive_file" "watcher" {
 
 resource "aws_lambda_function" "watcher" {
   count            = var.watch ? 1 : 0
-  function_name    = "${local.pair}-watcher"
+  function_name    = "${substr(var.name, 0, 47)}-${split("-", terraform_data.pair.id)[0]}-watcher" # 64 at most
   description      = "Says when address and volume of an awsha pair are apart"
   runtime          = "python3.13"
   handler          = "watcher.handler"

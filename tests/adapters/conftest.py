@@ -34,6 +34,12 @@ def require_root() -> None:
     pytest.skip("needs root")
 
 
+@pytest.fixture
+def as_root() -> None:
+    """For a test that needs root outside of a sandbox."""
+    require_root()
+
+
 def _call(name: str, *arguments: object) -> None:
     if getattr(_LIBC, name)(*arguments) != 0:
         raise OSError(ctypes.get_errno(), name)

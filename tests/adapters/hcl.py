@@ -6,6 +6,7 @@ Only what conf/terraform uses; anything else is an error.
 from __future__ import annotations
 
 import base64
+import ipaddress
 import json
 import re
 from collections.abc import Callable, Mapping
@@ -84,11 +85,14 @@ class Module:
         return {name: self.value(item["value"]) for name, item in items.items()}
 
     def refused(self) -> list[str]:
-        """The messages of all validations and preconditions that these variables break."""
-        rules = [rule for item in self.declared.values() for rule in item.get("validation", [])]
-        for body in self.written.values():
-            rules += [rule for life in body.get("lifecycle", []) for rule in life.get("precondition", [])]
-        return [self.value(rule["error_message"]) for rule in rules if not self.value(rule["condition"])]
+        """The messages of all validations that these variables break; of all preconditions, when they break none."""
+        lives = [life for body in self.written.values() for life in body.get("lifecycle", [])]
+        for kind, holders in (("validation", self.declared.values()), ("precondition", lives)):
+            rules = [rule for holder in holders for rule in holder.get(kind, [])]
+            broken = [self.value(rule["error_message"]) for rule in rules if not self.value(rule["condition"])]
+            if broken:
+                return broken
+        return []
 
     def value(self, raw: Any) -> Any:
         """What python-hcl2 read, resolved."""
@@ -159,6 +163,12 @@ class Module:
 
     def _substr(self, text: str, start: int, length: int) -> str:
         return text[start : start + length]
+
+    def _cidrnetmask(self, network: str) -> str:
+        return str(ipaddress.IPv4Network(network, strict=False).netmask)
+
+    def _cidrhost(self, network: str, number: int) -> str:
+        return str(ipaddress.IPv4Network(network, strict=False)[number])
 
     def _jsonencode(self, value: Any) -> str:
         return json.dumps(value)

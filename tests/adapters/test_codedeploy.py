@@ -288,6 +288,24 @@ def test_a_pair_that_is_not_well_is_left_as_it_is(pair: Pair):
     assert untouched(pair, node)
 
 
+@pytest.mark.parametrize("kind", ["a package's link", "a file"])
+def test_an_installation_of_another_kind_is_left_as_it_is(pair: Pair, kind: str):
+    """There would be no way back: what a package brings has no units beside it, and a file is overwritten."""
+    link = pair.folder / "b/awsha"
+    if kind == "a file":
+        shutil.copy(link.resolve(), pair.folder / "copy")
+        link.unlink()
+        (pair.folder / "copy").rename(link)
+    else:
+        shutil.rmtree(pair.folder / "b/old/share")
+    before = link.read_bytes()
+    assert pair.deploy("b", "a") == {"b": "BeforeInstall"}
+    assert "was not installed by pip" in pair.said
+    assert link.read_bytes() == before
+    assert pair.read("log") == []
+    assert not list((pair.folder / "b/releases").iterdir())
+
+
 def test_a_master_that_nobody_takes_over_from_is_left_as_it_is(pair: Pair):
     pair.write("refuses")
     assert pair.deploy("a", "b") == {"a": "BeforeInstall"}

@@ -261,7 +261,7 @@ def test_nodes_are_found_by_their_tags(tmp_path: Path):
     assert nodes(config(tmp_path), refresh=True) == [("b", "10.0.0.11"), ("z", "10.0.0.10")]
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="the state directory is root's")
+@pytest.mark.usefixtures("as_root")
 @pytest.mark.usefixtures("lab")
 def test_they_are_found_once_and_stand_until_asked_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     file = config(tmp_path)
@@ -279,7 +279,7 @@ def test_they_are_found_once_and_stand_until_asked_anew(tmp_path: Path, monkeypa
         nodes(file)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="the state directory is root's")
+@pytest.mark.usefixtures("as_root")
 @pytest.mark.usefixtures("lab")
 def test_what_an_image_brought_along_does_not_count(tmp_path: Path):
     file = config(tmp_path)
@@ -290,7 +290,7 @@ def test_what_an_image_brought_along_does_not_count(tmp_path: Path):
     assert "10.9.9.1" not in kept.read_text()
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="the state directory is root's")
+@pytest.mark.usefixtures("as_root")
 @pytest.mark.usefixtures("lab")
 def test_refresh_says_what_it_found(tmp_path: Path):
     file = config(tmp_path)

@@ -365,12 +365,22 @@ BAD: dict[str, Any] = {
     "file_system": "zfs",
     "subnet_id": "subnet-1",
     "watch_email": "nobody",
+    "address_a": "10.51.0.256",
+    "address_b": "999.51.0.11",
+    "network_cidr": "10.51.256.0/24",
+    "client_cidr": "10.0.0.0/33",
+    "admin_cidr": "10.0.0.0/99",
 }
 NOT_TOGETHER: list[tuple[dict[str, Any], str]] = [
     ({"VpcId": GIVEN["VpcId"], **{k: GIVEN[k] for k in ("Vip", "AddressA", "AddressB")}}, "give both, or none"),
     ({"SubnetId": GIVEN["SubnetId"]}, "give both, or none"),
     ({**GIVEN, "Vip": "10.51.0.100"}, "Choose vip"),
     ({**GIVEN, "AddressB": "10.51.0.11"}, "Choose vip"),
+    ({"Vip": "10.51.0.10"}, "three addresses"),
+    ({**GIVEN, "AddressB": GIVEN["AddressA"]}, "three addresses"),
+    ({"Vip": "10.52.0.100"}, "vip: a free address of network_cidr"),
+    ({"Vip": "10.51.0.3"}, "vip: a free address of network_cidr"),
+    ({"NetworkCidr": "10.51.0.0/26"}, "vip: a free address of network_cidr"),
 ]
 
 
@@ -383,9 +393,25 @@ def test_a_value_that_cannot_be_is_refused_and_every_other_is_not():
 
 
 @pytest.mark.parametrize(("parameters", "said"), NOT_TOGETHER)
-def test_half_a_network_is_refused(parameters: dict[str, Any], said: str):
+def test_values_that_do_not_fit_together_are_refused(parameters: dict[str, Any], said: str):
     module = Module(MODULE, {"awsha_package": WHEEL, **{snake(n): v for n, v in parameters.items()}}, {})
     assert any(said in text for text in module.refused())
+
+
+@pytest.mark.parametrize(("address", "key", "longest"), [
+    ("aws_iam_role.nodes", "name_prefix", 38),
+    ("aws_iam_instance_profile.nodes", "name_prefix", 102),
+    ("aws_iam_role.watcher", "name_prefix", 38),
+    ("aws_cloudwatch_event_rule.watcher", "name_prefix", 38),
+    ("aws_lambda_function.watcher", "function_name", 64),
+    ("aws_launch_template.first_boot", "name_prefix", 99),
+])  # fmt: skip
+def test_what_is_called_after_the_longest_name_is_not_too_long(address: str, key: str, longest: int):
+    variables = {"awsha_package": WHEEL, "name": "n" * 61, "watch": True}
+    module = Module(MODULE, variables, {("terraform_data.pair", "id"): cfn.STACK_ID.split("/")[2]})
+    name = module.resource(address)[key]
+    assert name.startswith("nn")
+    assert len(name) <= longest, "AWS would refuse it, after everything else is made"
 
 
 def test_the_example_gives_what_the_module_takes_and_shows_what_it_has():
@@ -445,3 +471,7 @@ def test_terraform_itself_refuses_what_cannot_be_and_fills_in_the_first_boot(tmp
     bad = terraform(tmp_path, "plan", "-no-color", *(f"-var={name}={value}" for name, value in BAD.items()))
     assert bad.returncode == 1
     assert all(f"{name}:" in bad.stderr for name in BAD), bad.stderr
+    for parameters, said in NOT_TOGETHER:
+        given = [f"-var={snake(name)}={value}" for name, value in parameters.items()]
+        bad = terraform(tmp_path, "plan", "-no-color", f"-var=awsha_package={WHEEL}", *given)
+        assert (bad.returncode, said in " ".join(bad.stderr.split())) == (1, True), f"{parameters}\n{bad.stderr}"

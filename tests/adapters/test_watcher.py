@@ -288,16 +288,37 @@ def test_another_invocation_that_only_noted_a_handover_has_not_told_it(world: Wo
 
 
 def test_a_message_that_could_not_be_sent_is_sent_by_the_next_invocation(world: World):
-    class Broken:
-        def publish(self, **_: Any) -> None:
-            raise ConnectionError("no SNS")
-
     world.assign("b")
     with pytest.raises(ConnectionError):
         world.watch({**world.aws, "sns": Broken()})
     assert world.told() == []
     assert world.watch() == "apart"
     assert len(world.told()) == 1
+
+
+class Broken:
+    """A service that can't be reached."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise ConnectionError(name)
+
+
+def test_a_metric_that_could_not_be_written_keeps_no_message_back(world: World):
+    world.assign("b")
+    with pytest.raises(ConnectionError):
+        world.watch({**world.aws, "cloudwatch": Broken()})
+    assert len(world.told()) == 1
+    assert world.watch() == "apart"
+    assert len(world.told()) == 1, "it was told"
+
+
+@pytest.mark.parametrize("service", ["ssm", "sns"])
+def test_the_metric_is_written_whatever_becomes_of_the_message(world: World, service: str):
+    world.assign("b")
+    with pytest.raises(ConnectionError):
+        world.watch({**world.aws, service: Broken()})
+    assert world.told() == []
+    assert world.metric("Apart") == 1.0
 
 
 def test_while_the_nodes_are_being_made_nothing_is_told(world: World):

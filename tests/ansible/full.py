@@ -22,7 +22,7 @@ from awsha.lab.control import ask
 from awsha.lab.settings import REGION, Shape
 from awsha.lab.start import start, stop
 from tests.ansible import wheels
-from tests.lab.conftest import AWSHA
+from tests.lab.conftest import AWSHA, skip
 from tests.nspawn import rootfs
 from tests.nspawn.conftest import Containers, sweep_dead_runs, why_not_here
 from tests.tools.pages import ROOT, Block, blocks
@@ -155,8 +155,7 @@ def changed(said: str) -> dict[str, int]:
 
 @pytest.fixture(scope="module")
 def pair() -> Iterator[Fresh]:
-    if reason := why_not_here():
-        pytest.skip(reason)
+    skip(why_not_here())
     sweep_dead_runs()
     fresh = Fresh(f"u{os.getpid()}_{start_time(os.getpid())}")
     try:

@@ -22,7 +22,8 @@ RUNBOOK = ROOT / "docs" / "runbook.md"
 SHOWS = {"wait": "waits", "unknown": "waits", "block": "blocked"}  # Draft's methods: what a person sees
 # Pages that a test in the lab follows: those with blocks that nodes run.
 FOLLOWED = {"getting-started.md", "migration.md", "check.md", "history.md", "configuration.md"}
-APART = {"terraform", "deploy", "revision", "ansible"}  # by tests/adapters/test_conf_pages.py and `make ansible`
+# By tests/adapters/test_conf_pages.py and `make ansible`, each in one page.
+APART = {"terraform": "terraform.md", "deploy": "watcher.md", "revision": "codedeploy.md", "ansible": "ansible.md"}
 ROOM = {"a", "b", "a b", "boot b", "crash b", "here", "aws", "procedure", *APART}
 by_name = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 
@@ -209,12 +210,13 @@ COMMANDS = [block for page in PAGES for block in blocks(page) if block.language 
 def test_every_block_of_commands_is_run_by_a_test_or_says_why_not(block: Block):
     assert block.language, "it says what it is: sh, text, toml, json"
     assert block.who in ROOM or len(block.reason) > len("too short"), "it needs a marker, and without a test a reason"
+    assert APART.get(block.who, block.page) == block.page, "its test does not read this page"
     lines = shell_lines(block.text)
     if any(awscli.commands(line) for line in lines) and not block.reason:
         assert block.who in ("aws", "procedure", "deploy"), "aws commands stand by themselves"
     if block.who == "aws":
         assert all(awscli.commands(line) or line.startswith("pip wheel ") for line in lines), lines
-    elif block.who in ROOM - {"here", "procedure"} - APART:
+    elif block.who in ROOM - {"here", "procedure"} - set(APART):
         assert block.page in FOLLOWED
     elif block.who == "procedure":
         missing = [line for line in lines if line not in _played() and not awscli.commands(line)]
@@ -241,6 +243,13 @@ def _played() -> frozenset[str]:
 def test_what_is_followed_is_what_the_tests_in_the_lab_follow():
     source = (ROOT / "tests" / "lab" / "test_docs.py").read_text()
     assert set(re.findall(r'\.follow\(\s*"([a-z-]+\.md)"', source)) == FOLLOWED
+
+
+def test_every_section_that_ansible_runs_is_in_its_tests():
+    text = (ROOT / "docs" / "ansible.md").read_text()
+    sections = {part.splitlines()[0] for part in text.split("\n## ")[1:] if "<!-- run: ansible -->" in part}
+    source = (ROOT / "tests" / "ansible" / "full.py").read_text()
+    assert set(re.findall(r'\.section\("([^"]+)"\)', source)) == sections
 
 
 def test_the_reference_is_what_the_generator_writes_now():

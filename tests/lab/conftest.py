@@ -37,13 +37,17 @@ def why_not_here() -> str:
     return "" if Path("/dev/loop-control").exists() else "the lab needs loop devices"
 
 
+def skip(reason: str) -> None:
+    """Skip if there is a reason; fail then if this is CI, which must be able to."""
+    if reason and os.environ.get("CI") == "true":
+        pytest.fail(f"{reason}, and this is CI")
+    if reason:
+        pytest.skip(reason)
+
+
 @pytest.fixture(autouse=True)
 def _lab_can_run() -> None:
-    """Skip where the lab can't run; fail there if this is CI, which must be able to."""
-    if reason := why_not_here():
-        if os.environ.get("CI") == "true":
-            pytest.fail(f"{reason}, and this is CI")
-        pytest.skip(reason)
+    skip(why_not_here())
 
 
 class LabUnderTest:
@@ -210,8 +214,7 @@ def lab() -> Iterator[LabUnderTest]:
 @pytest.fixture(scope="module")
 def shared_lab() -> Iterator[LabUnderTest]:
     """A lab for a whole module, for tests that leave it as they found it; not up yet."""
-    if why_not_here():
-        pytest.skip(why_not_here())
+    skip(why_not_here())
     under_test = LabUnderTest(f"m{os.getpid() % 100000}")
     try:
         yield under_test

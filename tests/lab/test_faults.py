@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.lab.conftest import LabUnderTest, why_not_here
+from tests.lab.conftest import LabUnderTest, skip, why_not_here
 from tests.soak.settled import unrest
 
 pytestmark = [pytest.mark.root, pytest.mark.lab]
@@ -26,8 +26,7 @@ Fault = dict[str, Any]
 @pytest.fixture(scope="module")
 def faulty() -> Iterator[LabUnderTest]:
     """A pair under `force-detach`, and a client that writes all the time."""
-    if why_not_here():
-        pytest.skip(why_not_here())
+    skip(why_not_here())
     lab = LabUnderTest("faults" + str(time.monotonic_ns() % 100000))
     try:
         yield lab

@@ -19,6 +19,10 @@ die() {
     exit 1
 }
 
+in_use() { # the virtual environment of the version that runs
+    dirname "$(dirname "$(readlink -f "$LINK")")"
+}
+
 read_json() { # read_json PROGRAM [WORD]: in Python, where `told` is the document on standard input
     python3 -c "import json, sys, time; told = json.load(sys.stdin); $1" "${2:-}"
 }
