@@ -79,7 +79,7 @@ def fstab(path: Path = Path("/etc/fstab")) -> tuple[FstabLine, ...]:
         fields = line.split("#", 1)[0].split()
         if len(fields) >= 2:
             target = re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), fields[1])
-            options = frozenset(fields[3].split(",")) if len(fields) > 3 else frozenset()
+            options = tuple(fields[3].split(",")) if len(fields) > 3 else ()
             lines.append(FstabLine(os.path.normpath(target), options))
     return tuple(lines)
 

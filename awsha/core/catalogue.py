@@ -213,9 +213,10 @@ CATALOGUE: dict[Code, Entry] = {
     ),
     Code.FSTAB: Entry(
         _ERROR,
-        "a mount point is in /etc/fstab without noauto",
+        "a mount point is in /etc/fstab without noauto, or with an option that mounts it all the same",
         "at boot systemd waits for a disk that the peer holds, or mounts it behind awsha's back",
-        "take the line out of /etc/fstab, or add noauto to its options; systemctl daemon-reload",
+        "take the line out of /etc/fstab, or let its options be noauto, without x-systemd.automount, "
+        "x-systemd.wanted-by and x-systemd.required-by; systemctl daemon-reload",
     ),
     Code.FILE_SYSTEM: Entry(
         _ERROR,

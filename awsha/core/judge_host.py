@@ -28,6 +28,10 @@ UNIT_STATES = frozenset(
     {*NO_UNIT, "enabled", "enabled-runtime", "linked", "linked-runtime", "alias", "static", "indirect", "disabled"}
     | {"generated"}
 )
+# systemd.mount(5): with these a mount point is mounted at boot, or as soon as somebody looks at it, noauto or not.
+FSTAB_ASKS = frozenset(
+    {"x-systemd.automount", "comment=systemd.automount", "x-systemd.wanted-by", "x-systemd.required-by"}
+)
 BASE_TOOLS = ("mount", "umount", "blkid")
 FS_TOOLS = {
     "ext2": ("e2fsck",), "ext3": ("e2fsck",), "ext4": ("e2fsck",),
@@ -51,10 +55,17 @@ class MountPoint:
 
 @dataclass(frozen=True, slots=True)
 class FstabLine:
-    """One line of /etc/fstab."""
+    """One line of /etc/fstab. `options`: in their order."""
 
     target: str
-    options: frozenset[str]
+    options: tuple[str, ...] = ()
+
+    def mounted_by(self) -> str:
+        """The option with which systemd mounts it unasked; "auto", the default, where none is written. "" for none."""
+        if asked := [option for option in self.options if FSTAB_ASKS & {option, option.partition("=")[0]}]:
+            return asked[0]
+        said = [option for option in self.options if option in ("auto", "noauto")]
+        return "" if said[-1:] == ["noauto"] else "auto"  # the last one counts, as with mount(8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,8 +154,13 @@ def mount_points(points: tuple[MountPoint, ...] | Unknown, fstab: tuple[FstabLin
     if isinstance(points, Unknown) or isinstance(fstab, Unknown):
         return
     for line in fstab:
-        if line.target in {point.path for point in points} and "noauto" not in line.options:
+        by = line.mounted_by() if line.target in {point.path for point in points} else ""
+        if by == "auto":
             yield Finding(Code.FSTAB, f"/etc/fstab mounts {line.target} at boot", line.target)
+        elif by:
+            what = f"/etc/fstab mounts {line.target} by its option {by}, noauto or not"
+            hint = f"take the line out of /etc/fstab, or {by} out of its options and noauto in; systemctl daemon-reload"
+            yield Finding(Code.FSTAB, what, line.target, hint)
 
 
 def _mount_point(point: MountPoint) -> Iterator[Finding]:

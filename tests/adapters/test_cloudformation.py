@@ -363,6 +363,11 @@ def test_the_config_says_what_the_parameters_say(made: cfn.Stack, tmp_path: Path
     assert [v.mount for v in group.volumes] == [made.parameters["MountPoint"]]
 
 
+def test_the_template_can_be_deployed_without_a_bucket():
+    """As docs/cloudformation.md does it: CloudFormation takes no more than this in the request itself."""
+    assert FILE.stat().st_size <= 51200
+
+
 def test_a_shell_accepts_the_script(made: cfn.Stack, tmp_path: Path):
     file = tmp_path / "first-boot"
     file.write_text(script(made))

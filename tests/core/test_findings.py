@@ -203,14 +203,36 @@ HOST: dict[str, tuple[Callable[[], Iterator[Finding]], list[Code]]] = {
     "mounted": (lambda: judge_host.mount_points((replace(POINT, mounted=True, entries=("x",)),), ()), []),
     "not empty": (lambda: judge_host.mount_points((replace(POINT, entries=("x",)),), ()), [Code.MOUNT_POINT_NOT_EMPTY]),
     "fstab": (
-        lambda: judge_host.mount_points((POINT,), (FstabLine("/srv/data", frozenset({"defaults"})),)),
+        lambda: judge_host.mount_points((POINT,), (FstabLine("/srv/data", ("defaults",)),)),
         [Code.FSTAB],
     ),
     "fstab noauto": (
-        lambda: judge_host.mount_points((POINT,), (FstabLine("/srv/data", frozenset({"noauto"})),)),
+        lambda: judge_host.mount_points((POINT,), (FstabLine("/srv/data", ("noauto",)),)),
         [],
     ),
-    "fstab of another": (lambda: judge_host.mount_points((POINT,), (FstabLine("/srv", frozenset()),)), []),
+    "fstab noauto, automount": (
+        lambda: judge_host.mount_points((POINT,), (FstabLine("/srv/data", ("noauto", "x-systemd.automount")),)),
+        [Code.FSTAB],
+    ),
+    "fstab noauto, the old word": (
+        lambda: judge_host.mount_points((POINT,), (FstabLine("/srv/data", ("noauto", "comment=systemd.automount")),)),
+        [Code.FSTAB],
+    ),
+    "fstab noauto, wanted": (
+        lambda: judge_host.mount_points(
+            (POINT,), (FstabLine("/srv/data", ("noauto", "x-systemd.wanted-by=a.target")),)
+        ),
+        [Code.FSTAB],
+    ),
+    "fstab noauto, then auto": (
+        lambda: judge_host.mount_points((POINT,), (FstabLine("/srv/data", ("noauto", "auto")),)),
+        [Code.FSTAB],
+    ),
+    "fstab auto, then noauto": (
+        lambda: judge_host.mount_points((POINT,), (FstabLine("/srv/data", ("auto", "x-y=1", "noauto")),)),
+        [],
+    ),
+    "fstab of another": (lambda: judge_host.mount_points((POINT,), (FstabLine("/srv"),)), []),
     "tools": (lambda: judge_host.tools({}), []),
     "no tool": (lambda: judge_host.tools({"e2fsck": "e2fsprogs"}), [Code.TOOL_MISSING]),
     "no program": (lambda: judge_host.application(GROUP, None, ("/x",)), [Code.PROGRAM_MISSING]),
