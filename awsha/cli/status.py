@@ -26,7 +26,7 @@ UNKNOWN = 3  # for a monitoring plugin, a question without an answer is neither 
 @click.command()
 @click.argument("group", required=False, shell_complete=groups)
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
-@click.option("--watch", is_flag=True, help="Look again and again, until Ctrl-C.")
+@click.option("--watch", is_flag=True, help="Look again and again, until Ctrl-C; with --json a line each.")
 @click.option("--all", "every_node", is_flag=True, help="Each node as well: by EC2, and by its own word there.")
 @click.pass_obj
 def status(config: Path, group: str | None, as_json: bool, watch: bool, every_node: bool) -> int:
@@ -53,8 +53,8 @@ def status(config: Path, group: str | None, as_json: bool, watch: bool, every_no
             found["nodes"] = by_node(found)
         return told
 
-    if watch and not as_json:
-        return watched(look)
+    if watch:
+        return watched(look, as_json=as_json)
     told = look()
     if as_json:
         click.echo(json.dumps(told, indent=2))
@@ -83,8 +83,11 @@ def worst(told: dict[str, Any]) -> int:
     return next((code for code in (2, 3, 1) if code in severities), 3 if told["unknown"] else 0)
 
 
-def watched(look: Callable[[], dict[str, Any]]) -> int:
-    """Look every second until Ctrl-C, or until nobody reads it any more; without a terminal, one below the other."""
+def watched(look: Callable[[], dict[str, Any]], *, as_json: bool = False) -> int:
+    """Look every second until Ctrl-C, or until nobody reads it any more; without a terminal, one below the other.
+
+    `as_json`: a line of JSON for each look.
+    """
     import threading
 
     from rich.console import Console
@@ -95,11 +98,15 @@ def watched(look: Callable[[], dict[str, Any]]) -> int:
     told, console, pause = look(), Console(highlight=False), threading.Event()
     with contextlib.suppress(KeyboardInterrupt), contextlib.ExitStack() as stack:
         show: Callable[[RenderableType], None] = console.print
-        if console.is_terminal:
+        live_view = console.is_terminal and not as_json
+        if live_view:
             live = stack.enter_context(Live(console=console, screen=True, auto_refresh=False))
             show = partial(live.update, refresh=True)
         while True:
-            show(Fitted(told, console.width, worst(told)) if console.is_terminal else status_view(told, console.width))
+            if as_json:
+                click.echo(json.dumps(told))
+            else:
+                show(Fitted(told, console.width, worst(told)) if live_view else status_view(told, console.width))
             sys.stdout.flush()
             pause.wait(WATCH_S)
             told = look()

@@ -70,13 +70,16 @@ def _say_damped(draft: Draft) -> None:
 def _goal(draft: Draft) -> str:
     """What the role asks for, after what overrides it: a fence, a planned release, a dead keepalived."""
     s = draft.s
-    if volumes.FENCED in s.host.marks:
-        _fenced(draft)
-        return "release"
+    fenced = volumes.FENCED in s.host.marks
+    if fenced:
+        _say_fenced(draft)
     if PAUSED in s.host.marks:
         text = "paused by an operator: looking only, whatever keepalived says"
         draft.wait(Code.PAUSED, s.group.name, text, hint=f"awsha resume {s.group.name}")
         return "look"
+    if fenced:
+        _end_fence(draft)
+        return "release"
     if s.intent is None:
         draft.wait(
             Code.NO_INTENT, s.group.name, "keepalived has not said anything since this node booted: looking only"
@@ -112,12 +115,8 @@ def _goal(draft: Draft) -> str:
     return "release"
 
 
-def _fenced(draft: Draft) -> None:
-    """A fenced node cleans up and stays out until it is safe to compete again (ADR 0003).
-
-    That is when nothing of the volume is left here and its holder has released it, is not running, or has been heard
-    as master for a while: then the silence that led to the fence is over, and VRRP keeps this node a backup.
-    """
+def _say_fenced(draft: Draft) -> None:
+    """A fenced node stays out, and says until when."""
     s = draft.s
     draft.block(
         Code.FENCED,
@@ -126,6 +125,15 @@ def _fenced(draft: Draft) -> None:
         "nothing to do here: it competes again when the holder has released "
         f"(there: awsha release {s.group.name}), is stopped, or was heard for {s.group.timeouts.unfence_s:g} s",
     )
+
+
+def _end_fence(draft: Draft) -> None:
+    """A fenced node has cleaned up, and takes its mark away when it is safe to compete again (ADR 0003).
+
+    That is when nothing of the volume is left here and its holder has released it, is not running, or has been heard
+    as master for a while: then the silence that led to the fence is over, and VRRP keeps this node a backup.
+    """
+    s = draft.s
     told = hooks.on_fenced(draft)
     if all(_fence_is_over(draft, volume.id or "") for volume in s.group.volumes) and told:
         draft.step(SetMark(volumes.FENCED, present=False))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -89,6 +90,19 @@ def test_a_watch_shows_each_look_also_where_no_terminal_is(
     shown = capsys.readouterr().out
     assert shown.index("unknown: first") < shown.index("unknown: second")
     assert ("\x1b" in shown) is terminal
+
+
+def test_a_watch_for_programs_is_a_line_a_look(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    monkeypatch.setattr("awsha.cli.status.WATCH_S", 0.0)
+    texts = iter(["first", "second"])
+
+    def look() -> dict[str, Any]:
+        if (text := next(texts, None)) is None:
+            raise KeyboardInterrupt
+        return {"node": "a", "unknown": [text], "groups": []}
+
+    assert watched(look, as_json=True) == 3
+    assert [json.loads(line)["unknown"] for line in capsys.readouterr().out.splitlines()] == [["first"], ["second"]]
 
 
 @pytest.mark.parametrize("height", [10, 24, 200])

@@ -607,6 +607,13 @@ def test_a_fenced_node_stops_and_unmounts_lazily_if_it_must():
     assert only(tried, Unmount).lazy
 
 
+def test_a_fenced_node_that_is_paused_only_looks_and_says_both():
+    s = situation(cloud=cloud(volume((B, "attached")), "b"), host=host(STALE, marks=FENCED | {"paused"}))
+    assert (plan(s).steps, plan(s).goal) == ((), "look")
+    assert {Code.FENCED, Code.PAUSED} <= set(codes(s))
+    assert not verdict(s, plan(s), Verdict(True)).ok, "and stays out of VRRP"
+
+
 def test_a_fenced_node_stays_out_while_the_holder_runs():
     s = situation(cloud=cloud(volume((B, "attached")), "b"), host=host(marks=FENCED, vip=False))
     assert (kinds(s), Code.FENCED in codes(s)) == ([], True)
