@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from typing import Any
 
 import botocore
@@ -53,7 +54,13 @@ def create_client(
         # Botocore's own is put together anew twice a request, from 20 parts: a tenth of a request's CPU.
         user_agent=f"awsha/{awsha.__version__} Botocore/{botocore.__version__}",
     )
-    return session.create_client(service, region_name=region, config=config)
+    client: Any = session.create_client(service, region_name=region, config=config)
+    # What was given up here must not be sent again by the kernel once the network heals: a detach would arrive after
+    # this node has taken the volume back. botocore has no setting for it; its session hands this list to urllib3.
+    gives_up = (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(read_timeout_s * 1000))
+    client._endpoint.http_session._socket_options.append(gives_up)
+    made: BaseClient = client
+    return made
 
 
 def endpoints(table: dict[str, Any]) -> dict[str, Any]:

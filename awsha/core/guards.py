@@ -92,6 +92,8 @@ def _detach_own(disk: DiskFacts | None) -> str | None:
     if (disk.mount is not None and not disk.foreign) or disk.others:
         where = [m.target for m in (*disk.others, disk.mount) if isinstance(m, Mount)]
         return f"it is mounted at {', '.join(where)}"
+    if isinstance(disk.device, Unknown):
+        return f"it can't be told where else it is mounted: {disk.device.reason}"
     return None
 
 

@@ -215,7 +215,7 @@ def _attached_here(draft: Draft, volume: Volume, mine: Attachment, disk: DiskFac
             Scope.CLOUD,
             for_s=limit.handover_s,
         )
-        if waited >= limit.handover_s and not _own_mounts(disk) and isinstance(disk.mount, Mount | None):
+        if waited >= limit.handover_s and _nothing_mounted(disk):
             draft.step(Detach(vid, s.me.instance_id, force=True))
         return Held(False, False)
     if mine.state is not AttachmentState.ATTACHED:
@@ -229,7 +229,7 @@ def _attached_here(draft: Draft, volume: Volume, mine: Attachment, disk: DiskFac
         )
         if device_of(disk) is not None:
             draft.standing(Code.DEVICE_HERE, vid)
-        if waited >= limit.attach_stuck_s and not _own_mounts(disk) and isinstance(disk.mount, Mount | None):
+        if waited >= limit.attach_stuck_s and _nothing_mounted(disk):
             draft.step(Detach(vid, s.me.instance_id))
         return Held(True, False)
     device = disk.device
@@ -369,9 +369,17 @@ def release(draft: Draft, volume: Volume, application_stopped: bool) -> bool:
             if mine.state is AttachmentState.DETACHING
             else f"see who still uses {mine.device}: another mount namespace?",
         )
+    elif isinstance(disk.device, Unknown):
+        # without its device number nobody knows where else it is mounted
+        draft.unknown(Code.HOST_UNKNOWN, vid, f"it can't be told what of {vid} is mounted", disk.device, Scope.DISKS)
     else:
         draft.step(Detach(vid, s.me.instance_id))
     return False
+
+
+def _nothing_mounted(disk: DiskFacts) -> bool:
+    """Whether it is known that nothing of the volume is mounted, at its place or elsewhere."""
+    return not (_own_mounts(disk) or isinstance(disk.mount, Unknown) or isinstance(disk.device, Unknown))
 
 
 def _own_mounts(disk: DiskFacts) -> tuple[Mount, ...]:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -47,6 +52,21 @@ def ec2(server: Scripted) -> Iterator[Ec2]:
     door = Ec2("eu-west-1", connect_timeout_s=0.5, read_timeout_s=0.3)
     yield door
     door.close()
+
+
+def test_the_kernel_gives_a_request_up_when_awsha_does(server: Scripted, ec2: Ec2):
+    """Sent again by the kernel when the network heals, a detach would take effect long after it had failed here."""
+    ec2.describe_volumes(["vol-1"])
+    port = urlsplit(server.url).port
+    bounds = []
+    for entry in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):
+            if not os.readlink(entry).startswith("socket:"):
+                continue
+            with socket.socket(fileno=os.dup(int(entry.name))) as mine:
+                if mine.getpeername()[1] == port:
+                    bounds.append(mine.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT))
+    assert bounds == [300]
 
 
 def test_the_request_names_awsha_and_is_signed_for_the_region(server: Scripted, ec2: Ec2):

@@ -367,6 +367,7 @@ def test_case_20_busy_here_is_said_and_never_forced_while_mounted():
         replace(MOUNTED, others=(MOUNT,)),
         replace(PRESENT, others=(MOUNT,)),
         DiskFacts(DEVICE, DARK),
+        DiskFacts(DARK, None),  # without the device's number nobody knows where else it is mounted
     ):
         for role, state in product((Role.MASTER, Role.BACKUP), ("attached", "busy")):
             s = situation(role, cloud=cloud(volume((A, state)), "a"), host=host(disk))
@@ -375,7 +376,7 @@ def test_case_20_busy_here_is_said_and_never_forced_while_mounted():
     asked = serving(cloud=cloud(volume((A, "busy")), "a"))
     assert (codes(asked), plan(asked).ready) == ({Code.DETACH_REQUESTED}, True), "the service goes on"
     assert "switchover" in plan(asked).reasons[0].hint
-    for disk in (MOUNTED, replace(PRESENT, others=(MOUNT,)), DiskFacts(DEVICE, DARK), None):
+    for disk in (MOUNTED, replace(PRESENT, others=(MOUNT,)), DiskFacts(DEVICE, DARK), DiskFacts(DARK, None), None):
         fresh_look = Fresh(intent(Role.BACKUP), frozenset(), disk, False)
         assert refusal(Detach(VOL, A, force=True), fresh_look, intent(Role.BACKUP), A), "and the guard looks again"
 

@@ -191,13 +191,13 @@ class Soak:
 
     def _rest(self, when: str) -> None:
         began = time.monotonic()
-        helped = False
+        helped_at = 0.0
         while reasons := unrest(self.lab):
             self._violations(when)
             at = time.monotonic() - began
-            if not helped and at > HELP_S and any("detach-requested" in reason for reason in reasons):
+            if at > helped_at + HELP_S and any("detach-requested" in reason for reason in reasons):
                 # A peer asked EC2 to detach it just before VRRP was well again: status names what an operator does.
-                helped = True
+                helped_at = at
                 self._say("   the operator switches over, as the hint says")
                 self._strike(str(self._holder()), "switchover")
                 self._end_operator()
