@@ -58,6 +58,8 @@ def refusal(step: Step, fresh: Fresh, planned: Intent | None, me: str) -> str | 
         return _detach_own(fresh.disk)
     if _lets_go(step) and planned != fresh.intent and fresh.intent is not None and fresh.intent.role is Role.MASTER:
         return "this node has become master again"
+    if isinstance(step, Unmount) and fresh.disk is not None and fresh.disk.stale and FENCED not in fresh.marks:
+        return f"the disk of {step.volume_id} is gone: this node has been fenced, and says so first"
     if isinstance(step, RunHooks) and step.hook is Hook.ON_FENCED and FENCED not in fresh.marks:
         return "this node is not fenced any more"
     if isinstance(step, MountVolume | Check):

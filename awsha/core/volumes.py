@@ -340,7 +340,8 @@ def release(draft: Draft, volume: Volume, application_stopped: bool) -> bool:
     mine = s.mine(facts) if isinstance(facts, VolumeFacts) else None
     mounts = _own_mounts(disk)
     if disk.stale and FENCED not in s.host.marks:
-        draft.step(SetMark(FENCED))
+        draft.step(SetMark(FENCED))  # before anything else: once it is unmounted nothing shows that it was lost
+        return False
     if mounts and not disk.stale and mine is not None and isinstance(facts, VolumeFacts):
         # a node that has lost its disk releases nothing that the peer could wait for
         _tell_peer(draft, facts)

@@ -61,7 +61,7 @@ def test_the_kernel_gives_a_request_up_when_awsha_does(server: Scripted, ec2: Ec
     bounds = []
     for entry in Path("/proc/self/fd").iterdir():
         with contextlib.suppress(OSError):
-            if not os.readlink(entry).startswith("socket:"):
+            if not str(entry.readlink()).startswith("socket:"):
                 continue
             with socket.socket(fileno=os.dup(int(entry.name))) as mine:
                 if mine.getpeername()[1] == port:

@@ -607,6 +607,14 @@ def test_a_fenced_node_stops_and_unmounts_lazily_if_it_must():
     assert only(tried, Unmount).lazy
 
 
+def test_a_lost_disk_is_noted_before_it_is_unmounted():
+    s = situation(Role.BACKUP, cloud=cloud(volume((B, "attached")), "b"), host=host(STALE))
+    assert "Unmount" not in kinds(s)
+    step, fresh = Unmount(VOL, (MOUNT,)), Fresh(intent(Role.BACKUP), frozenset(), STALE, holder_heard=False)
+    assert "is gone" in str(refusal(step, fresh, fresh.intent, A)), "it was lost after the unmount was planned"
+    assert refusal(step, replace(fresh, marks=FENCED), fresh.intent, A) is None
+
+
 def test_a_fenced_node_that_is_paused_only_looks_and_says_both():
     s = situation(cloud=cloud(volume((B, "attached")), "b"), host=host(STALE, marks=FENCED | {"paused"}))
     assert (plan(s).steps, plan(s).goal) == ((), "look")

@@ -44,6 +44,7 @@ FOUND = (
     Found("a_break_between_two_looks_did_not_count_as_one", 449009, (), "fenced-takes", seed=2028),
     Found("started_again_on_the_page_cache_of_a_disk_that_was_taken", 3891, (), "lost", seed=77),
     Found("detached_while_sysfs_did_not_say_what_is_mounted", 775526, (), "detach-mounted", seed=2031),
+    Found("unmounted_what_was_lost_and_so_forgot_that_it_was", 31386, (), "fenced-takes", seed=2032),
 )  # fmt: skip
 
 
