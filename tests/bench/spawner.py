@@ -34,6 +34,7 @@ def run(programs, environment):
         code = os.waitstatus_to_exitcode(status)
         output = Path(log).read_text(errors="replace")[-KEPT:]
         found[index] = {"began": began, "ended": ended, "code": code, "output": output}
+        Path(log).unlink()
     return found
 
 
