@@ -76,6 +76,7 @@ class Mishaps:
     def _agent_kill(self, node: Node) -> str:
         if not node.signal("agent", signal.SIGKILL):
             raise _not_running("the agent", node)
+        wait_until(lambda: not node.running("agent"), DEADLINE_S)  # or a heal at once would find it running
         return "the agent is killed"
 
     def _freeze(self, node: Node) -> str:

@@ -373,6 +373,7 @@ def test_a_switchover_needs_nobody_who_watches_it_and_one_that_fails_says_why(la
     lab.nothing_lost()
 
 
+@pytest.mark.timeout(300)
 def test_a_switchover_to_one_of_three_and_none_to_a_peer_that_is_paused(lab: LabUnderTest):
     """The peers say how they are by tags, which come after some seconds: nothing was ever said before."""
     lab.up("--nodes", "3", *QUICK)

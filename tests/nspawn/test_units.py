@@ -38,7 +38,8 @@ def wait_for_another_agent(pair: Containers, node: str, pid: str) -> None:
 
 def test_a_boot_by_systemd_alone_gives_one_master_that_holds_everything(pair: Containers):
     master, other = pair.settled()
-    assert pair.run(master, "systemctl", "is-active", "srv-data.mount").strip() == "active"
+    seen = ("systemctl", "is-active", "srv-data.mount")  # systemd reads the mount table a moment after the mount
+    pair.wait_until(lambda: pair.run(master, *seen, check=False).strip() == "active", DEADLINE_S, "systemd sees it")
     for node in (master, other):
         assert pair.run(node, "systemctl", "--failed", "--plain", "--no-legend") == ""
         log = pair.run(node, "journalctl", "-b", "-u", "keepalived", "-u", "awsha-agent", "--no-pager").splitlines()
