@@ -119,9 +119,10 @@ def _stand(disks: Mapping[str, DiskFacts]) -> str | None:
     """
     for volume_id, disk in disks.items():
         mount = mount_of(disk)
-        if not isinstance(disk.device, Device):
-            why = f": {disk.device.reason}" if disk.device is not None else ""
-            return f"the disk of {volume_id} is not there{why}"
+        if isinstance(disk.device, Unknown):
+            return f"it can't be told whether the disk of {volume_id} is there: {disk.device.reason}"
+        if disk.device is None:
+            return f"the disk of {volume_id} is not there"
         if mount is None or disk.stale:
             return f"{volume_id} is not mounted"
         if mount.read_only:
